@@ -1,0 +1,2 @@
+//! An HTTP/1.1 server.
+pub mod http;

@@ -1,0 +1,3 @@
+//! Coroutines.
+mod local;
+pub use local::{StackSpan, TaskLocal, TaskLocalFactory};
