@@ -1,0 +1,96 @@
+//! The calls that a task makes on the scheduler it runs in.
+
+use std::panic::Location;
+use std::time::{Duration, Instant};
+
+use crate::error::{Interrupt, Refusal};
+use crate::join::JoinHandle;
+use crate::scheduler::Hub;
+use crate::task::{TaskId, Ticket, Wake};
+
+/// Adds a task to the end of the ready queue of the running scheduler.
+///
+/// # Panics
+/// When no scheduler runs on this thread; [`Scheduler::spawn`](crate::Scheduler::spawn) works there.
+#[track_caller]
+pub fn spawn<T: 'static>(function: impl FnOnce() -> T + 'static) -> JoinHandle<T> {
+    let hub =
+        Hub::current().expect("spawn is called inside a task; elsewhere use Scheduler::spawn");
+    hub.spawn(function)
+}
+
+/// The running task.
+pub fn current_task() -> Option<TaskId> {
+    Hub::current()?.current_task()
+}
+
+/// The scheduler's time; the system's outside of one.
+pub fn now() -> Instant {
+    Hub::current().map_or_else(Instant::now, |hub| hub.now())
+}
+
+/// Parks the running task for `duration`.
+///
+/// # Errors
+/// [`Interrupt::Cancelled`], and [`Interrupt::Refused`] where a task may not park.
+#[track_caller]
+pub fn sleep(duration: Duration) -> Result<(), Interrupt> {
+    let hub = Hub::current().ok_or(Refusal::NoTask)?;
+    match hub.park(hub.deadline_in(duration), Location::caller()) {
+        Err(Interrupt::TimedOut) => Ok(()),
+        other => other,
+    }
+}
+
+/// Lets every other ready task run before this one goes on.
+///
+/// # Errors
+/// As [`sleep`].
+#[track_caller]
+pub fn yield_now() -> Result<(), Interrupt> {
+    let hub = Hub::current().ok_or(Refusal::NoTask)?;
+    hub.may_park()?;
+    hub.yield_now(Location::caller())
+}
+
+/// The ticket of the running task's next park, for whoever is to wake it.
+pub fn ticket() -> Option<Ticket> {
+    Hub::current()?.ticket()
+}
+
+/// Parks the running task until its [`ticket`] is woken, or until `deadline`: the primitive that
+/// every other wait is made of.
+///
+/// # Errors
+/// [`Interrupt::TimedOut`], [`Interrupt::Cancelled`], [`Interrupt::Interrupted`], and
+/// [`Interrupt::Refused`] where a task may not park.
+#[track_caller]
+pub fn park(deadline: Option<Instant>) -> Result<(), Interrupt> {
+    Hub::current().ok_or(Refusal::NoTask)?.park(deadline, Location::caller())
+}
+
+/// Runs `function`; a wait inside it is refused with [`Refusal::Forbidden`] instead of parking.
+///
+/// For code that holds something over the call which must not be seen by another task.
+pub fn without_parking<R>(function: impl FnOnce() -> R) -> R {
+    match Hub::current() {
+        Some(hub) => hub.without_parking(function),
+        None => function(),
+    }
+}
+
+impl Ticket {
+    /// Makes the task ready whose park this names; false if that park is over.
+    pub fn wake(self) -> bool {
+        self.end(Wake::Resumed)
+    }
+
+    /// The same, with [`Interrupt::Interrupted`].
+    pub fn interrupt(self) -> bool {
+        self.end(Wake::Interrupted)
+    }
+
+    fn end(self, wake: Wake) -> bool {
+        Hub::current().is_some_and(|hub| hub.wake(self, wake))
+    }
+}

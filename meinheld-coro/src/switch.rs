@@ -1,0 +1,189 @@
+//! The switch: pooled coroutines on corosensei, and nothing else that knows it.
+//!
+//! ```text
+//!        hub's stack                         coroutine's stack (see stack.rs)
+//!   ┌───────────────────┐              ┌──────────────────────────────────────┐ high
+//!   │ Scheduler::run    │              │ reserved for the host's TaskLocal    │
+//!   │  Coroutine::enter ─── resume ──▶ │ body: loop { take a job; run it }    │
+//!   │                   │              │   job: user code                     │
+//!   │                 ◀─── suspend ─── │     Port::leave   (parked)           │
+//!   └───────────────────┘              └──────────────────────────────────────┘ low
+//! ```
+//!
+//! Four verbs: the hub *loads* a job, *enters* the coroutine; the coroutine *leaves*; a coroutine
+//! that is idle (between two jobs) is *retired* by entering it with no job, so that its body
+//! returns like any function.
+//!
+//! A coroutine that is not idle has foreign frames on its stack — C code, an interpreter's — which
+//! cannot be unwound. It is therefore never reset, unwound or freed: dropping one leaks its stack.
+//! Not here: which coroutine runs when.
+
+use std::cell::{Cell, RefCell};
+use std::mem::ManuallyDrop;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
+use std::rc::Rc;
+
+use corosensei::Yielder;
+use corosensei::stack::StackPointer;
+
+use crate::local::TaskLocal;
+use crate::stack::Stack;
+
+/// What a coroutine runs: one task's function.
+pub(crate) type Job = Box<dyn FnOnce()>;
+
+/// Told of by value what has become of the coroutine after [`Coroutine::enter`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// The job is parked in the middle.
+    Parked,
+    /// The job has ended; the coroutine is idle.
+    Idle,
+    /// The job has panicked; the coroutine is idle all the same.
+    Panicked,
+}
+
+/// A coroutine of the pool, seen from the hub.
+pub(crate) struct Coroutine {
+    inner: ManuallyDrop<corosensei::Coroutine<(), (), (), SharedStack>>,
+    stack: Rc<Stack>,
+    port: Rc<Port>,
+}
+
+/// What the hub and the code on the coroutine share.
+pub(crate) struct Port {
+    /// INVARIANT: null, or the yielder at the base of this coroutine's stack, which lives until the
+    /// body returns.
+    yielder: Cell<*const Yielder<(), ()>>,
+    job: Cell<Option<Job>>,
+    local: RefCell<Option<Box<dyn TaskLocal>>>,
+    left: Cell<Left>,
+    /// An address in the body's frame: live frames of an idle coroutine lie at most a few hundred
+    /// bytes below it.
+    idle_address: Cell<usize>,
+}
+
+/// The stack as corosensei sees it.
+struct SharedStack(Rc<Stack>);
+
+// SAFETY: `base` and `limit` bound a mapped, writable, guarded range that is used by one coroutine
+// only and stays mapped while the `Rc` (or its leaked twin) lives: `StackSource` cuts each slot once.
+unsafe impl corosensei::stack::Stack for SharedStack {
+    fn base(&self) -> StackPointer {
+        StackPointer::new(self.0.span().frames.end).expect("a mapping is not at zero")
+    }
+
+    fn limit(&self) -> StackPointer {
+        StackPointer::new(self.0.span().frames.start).expect("a mapping is not at zero")
+    }
+}
+
+impl Coroutine {
+    /// Makes an idle coroutine on `stack`.
+    pub(crate) fn new(stack: Stack, local: Option<Box<dyn TaskLocal>>) -> Coroutine {
+        let stack = Rc::new(stack);
+        let port = Rc::new(Port {
+            yielder: Cell::new(ptr::null()),
+            job: Cell::new(None),
+            local: RefCell::new(local),
+            left: Cell::new(Left::Idle),
+            idle_address: Cell::new(0),
+        });
+        let shared = Rc::clone(&port);
+        let inner = corosensei::Coroutine::with_stack(
+            SharedStack(Rc::clone(&stack)),
+            move |yielder, ()| {
+                body(&shared, yielder);
+            },
+        );
+        Coroutine { inner: ManuallyDrop::new(inner), stack, port }
+    }
+
+    /// Gives an idle coroutine its next job.
+    pub(crate) fn load(&mut self, job: Job) {
+        debug_assert_ne!(self.port.left.get(), Left::Parked, "a job is loaded when idle only");
+        self.port.job.set(Some(job));
+    }
+
+    /// Runs the coroutine until it parks or its job ends.
+    pub(crate) fn enter(&mut self) -> Left {
+        self.with_local(|local| local.enter());
+        self.inner.resume(());
+        self.with_local(|local| local.leave());
+        self.port.left.get()
+    }
+
+    /// The coroutine's own end of the switch.
+    pub(crate) fn port(&self) -> &Rc<Port> {
+        &self.port
+    }
+
+    /// Gives the unused pages of an idle coroutine's stack back to the system.
+    pub(crate) fn trim(&self) {
+        debug_assert_ne!(self.port.left.get(), Left::Parked, "only an idle stack is trimmed");
+        let in_use = self.port.idle_address.get();
+        if in_use != 0 {
+            // SAFETY: the coroutine is idle, so its innermost frames are the body's `suspend` and
+            // corosensei's switch, which lie well within a page below `idle_address` (INVARIANT of
+            // `Port::idle_address`).
+            unsafe { self.stack.trim_below(in_use) };
+        }
+    }
+
+    fn with_local(&self, call: impl FnOnce(&mut dyn TaskLocal)) {
+        if let Some(local) = &mut *self.port.local.borrow_mut() {
+            call(local.as_mut());
+        }
+    }
+}
+
+impl Drop for Coroutine {
+    /// Retires an idle coroutine; leaks one that is parked in the middle of a job.
+    fn drop(&mut self) {
+        if self.port.left.get() == Left::Parked {
+            std::mem::forget(Rc::clone(&self.stack));
+            return;
+        }
+        drop(self.port.job.take());
+        if self.inner.started() {
+            self.inner.resume(());
+        }
+        // SAFETY: `inner` is not used after this, as the value is being dropped. The body has
+        // returned or never begun, so that dropping it unwinds nothing.
+        unsafe { ManuallyDrop::drop(&mut self.inner) };
+    }
+}
+
+impl Port {
+    /// Leaves the coroutine for the hub; returns when the hub enters it again.
+    ///
+    /// Must be called by the code that runs on this coroutine.
+    pub(crate) fn leave(&self) {
+        self.left.set(Left::Parked);
+        self.switch_out();
+    }
+
+    fn switch_out(&self) {
+        // SAFETY: the caller runs on this coroutine, so its body has set `yielder` and has not
+        // returned (INVARIANT of the field), and corosensei's rule that a yielder is used on its
+        // own coroutine only holds.
+        let yielder = unsafe { &*self.yielder.get() };
+        yielder.suspend(());
+    }
+}
+
+/// The function at the base of each coroutine: one job after the other, until none is loaded.
+fn body(port: &Port, yielder: &Yielder<(), ()>) {
+    port.yielder.set(yielder);
+    port.idle_address.set(ptr::from_ref(&yielder) as usize);
+    while let Some(job) = port.job.take() {
+        let result = catch_unwind(AssertUnwindSafe(job));
+        if let Some(local) = &mut *port.local.borrow_mut() {
+            local.task_end();
+        }
+        port.left.set(if result.is_ok() { Left::Idle } else { Left::Panicked });
+        drop(result);
+        port.switch_out();
+    }
+}

@@ -1,0 +1,406 @@
+//! Tasks and their states: which is ready, which is parked, and what woke it.
+//!
+//! ```text
+//!             spawn                  park
+//!   (free) ─────────▶ Fresh   ┌──────────────▶ Parked
+//!     ▲                 │ begin                  │ wake, expire, cancel
+//!     │ end             ▼     │                  ▼
+//!     └────────────── Running ◀──── begin ──── Woken
+//!                        (Fresh and Woken tasks stand in the ready queue, first in, first out)
+//! ```
+//!
+//! A [`Ticket`] names one park of one task. Once that park is over the ticket is stale and waking
+//! it does nothing: a late timer or a second event cannot hit a later park, or a later task in the
+//! same slot. Not here: the switch itself, or any clock.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::panic::Location;
+use std::time::Instant;
+
+use slab::Slab;
+
+use crate::switch::{Coroutine, Job};
+use crate::timer::{TimerId, Timers};
+
+/// Names a task: an index and a generation, so that the name of an ended task names nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TaskId {
+    index: u32,
+    generation: u32,
+}
+
+impl fmt::Display for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "task {}.{}", self.index, self.generation)
+    }
+}
+
+/// Names one park of one task: what a waker keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    pub(crate) task: TaskId,
+    park: u32,
+}
+
+/// What woke a parked task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wake {
+    /// What it waited for has come.
+    Resumed,
+    /// Its deadline has passed.
+    TimedOut,
+    /// The task is to end: see [`Scheduler::cancel`](crate::Scheduler::cancel).
+    Cancelled,
+    /// Something else has happened that makes waiting pointless; the waker knows what.
+    Interrupted,
+}
+
+/// A parked task, as [`Scheduler::suspended`](crate::Scheduler::suspended) lists it.
+#[derive(Clone, Copy, Debug)]
+pub struct Suspended {
+    /// Which task.
+    pub task: TaskId,
+    /// The source line that parked it.
+    pub location: &'static Location<'static>,
+    /// When it parked, to the scheduler's last turn.
+    pub since: Instant,
+    /// When it will time out.
+    pub deadline: Option<Instant>,
+}
+
+/// What a slot holds of a task that is not running.
+pub(crate) enum Work {
+    /// It has not begun.
+    Job(Job),
+    /// It has, and is parked on this coroutine.
+    Coroutine(Coroutine),
+}
+
+enum State {
+    Fresh,
+    /// `early` is a wake-up that came between taking the ticket and parking.
+    Running {
+        early: Option<Wake>,
+    },
+    Parked {
+        location: &'static Location<'static>,
+        since: Instant,
+        deadline: Option<Instant>,
+        timer: Option<TimerId>,
+    },
+    Woken(Wake),
+}
+
+struct Slot {
+    generation: u32,
+    /// Counts the parks that are over.
+    park: u32,
+    state: State,
+    /// INVARIANT: `None` exactly while the task runs.
+    work: Option<Work>,
+    /// A cancellation that the task has not been told of yet.
+    cancelled: bool,
+}
+
+/// All tasks of a scheduler.
+#[derive(Default)]
+pub(crate) struct Tasks {
+    slots: Slab<Slot>,
+    ready: VecDeque<TaskId>,
+    timers: Timers<Ticket>,
+    generation: u32,
+}
+
+impl Tasks {
+    /// Takes a new task in, ready to begin.
+    pub(crate) fn spawn(&mut self, job: Job) -> TaskId {
+        let id = self.insert(Slot::new(State::Fresh, Some(Work::Job(job))));
+        self.ready.push_back(id);
+        id
+    }
+
+    /// Takes a new task in that begins at once.
+    pub(crate) fn spawn_running(&mut self) -> TaskId {
+        self.insert(Slot::new(State::Running { early: None }, None))
+    }
+
+    fn insert(&mut self, mut slot: Slot) -> TaskId {
+        self.generation = self.generation.wrapping_add(1);
+        slot.generation = self.generation;
+        let index = self.slots.insert(slot);
+        let index = u32::try_from(index).expect("four billion tasks do not fit in memory");
+        TaskId { index, generation: self.generation }
+    }
+
+    /// The next task to run, now `Running`, with its work.
+    pub(crate) fn begin_next(&mut self) -> Option<(TaskId, Work)> {
+        loop {
+            let id = self.ready.pop_front()?;
+            let Some(slot) = self.slot_mut(id) else { continue };
+            let Some(work) = slot.work.take() else { continue };
+            if !matches!(slot.state, State::Woken(_)) {
+                slot.state = State::Running { early: None };
+            }
+            return Some((id, work));
+        }
+    }
+
+    /// Takes back the job of a task for which there is no coroutine; it stands in no queue until
+    /// [`retry`](Self::retry).
+    pub(crate) fn put_back(&mut self, id: TaskId, job: Job) {
+        if let Some(slot) = self.slot_mut(id) {
+            slot.state = State::Fresh;
+            slot.work = Some(Work::Job(job));
+        }
+    }
+
+    /// Puts a task that was put back to the front of the ready queue.
+    pub(crate) fn retry(&mut self, id: TaskId) {
+        if self.exists(id) {
+            self.ready.push_front(id);
+        }
+    }
+
+    /// Stores the coroutine of a task that has parked.
+    pub(crate) fn store(&mut self, id: TaskId, coroutine: Coroutine) {
+        if let Some(slot) = self.slot_mut(id) {
+            slot.work = Some(Work::Coroutine(coroutine));
+        }
+    }
+
+    /// Frees the slot of a task that has ended.
+    pub(crate) fn end(&mut self, id: TaskId) {
+        if self.slot_mut(id).is_some() {
+            self.slots.remove(id.index as usize);
+        }
+    }
+
+    /// The ticket of the running task's next park.
+    pub(crate) fn ticket(&self, id: TaskId) -> Ticket {
+        let park = self.slots.get(id.index as usize).map_or(0, |slot| slot.park);
+        Ticket { task: id, park }
+    }
+
+    /// Marks the running task parked; a reason not to park at all if there is one.
+    pub(crate) fn park(
+        &mut self,
+        id: TaskId,
+        since: Instant,
+        deadline: Option<Instant>,
+        location: &'static Location<'static>,
+    ) -> Option<Wake> {
+        let ticket = self.ticket(id);
+        let slot = self.slot_mut(id)?;
+        let cancelled = std::mem::take(&mut slot.cancelled).then_some(Wake::Cancelled);
+        let early = match slot.state {
+            State::Running { early } => early,
+            _ => None,
+        };
+        if let Some(wake) = early.or(cancelled) {
+            slot.park = slot.park.wrapping_add(1);
+            slot.state = State::Running { early: None };
+            return Some(wake);
+        }
+        let timer = deadline.map(|deadline| self.timers.arm(deadline, ticket));
+        let slot = self.slot_mut(id)?;
+        slot.state = State::Parked { location, since, deadline, timer };
+        None
+    }
+
+    /// What woke a task that runs again.
+    pub(crate) fn woken(&mut self, id: TaskId) -> Wake {
+        let slot = self.slot_mut(id).expect("a task that runs has a slot");
+        match std::mem::replace(&mut slot.state, State::Running { early: None }) {
+            State::Woken(wake) => wake,
+            _ => Wake::Resumed,
+        }
+    }
+
+    /// Wakes the task that parked with `ticket`; false if that park is over.
+    pub(crate) fn wake(&mut self, ticket: Ticket, wake: Wake) -> bool {
+        let Some(slot) = self.slot_mut(ticket.task) else { return false };
+        if slot.park != ticket.park {
+            return false;
+        }
+        match slot.state {
+            State::Running { early: ref mut early @ None } => {
+                *early = Some(wake);
+                true
+            }
+            State::Parked { timer, .. } => {
+                slot.park = slot.park.wrapping_add(1);
+                slot.state = State::Woken(wake);
+                self.ready.push_back(ticket.task);
+                if let Some(timer) = timer {
+                    self.timers.cancel(timer);
+                }
+                true
+            }
+            State::Fresh | State::Running { .. } | State::Woken(_) => false,
+        }
+    }
+
+    /// Cancels a task: the job of one that has not begun is handed back to be dropped, one that is
+    /// parked is woken, and any other is told when it parks next. `Err` if there is no such task.
+    pub(crate) fn cancel(&mut self, id: TaskId) -> Result<Option<Job>, NoSuchTask> {
+        let ticket = self.ticket(id);
+        let slot = self.slot_mut(id).ok_or(NoSuchTask)?;
+        match slot.state {
+            State::Fresh => {
+                let Some(Work::Job(job)) = slot.work.take() else { return Ok(None) };
+                self.slots.remove(id.index as usize);
+                Ok(Some(job))
+            }
+            State::Parked { .. } => {
+                self.wake(ticket, Wake::Cancelled);
+                Ok(None)
+            }
+            State::Running { .. } | State::Woken(_) => {
+                slot.cancelled = true;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Wakes every task whose deadline has passed.
+    pub(crate) fn expire(&mut self, now: Instant) {
+        while let Some(ticket) = self.timers.pop_expired(now) {
+            self.wake(ticket, Wake::TimedOut);
+        }
+    }
+
+    /// The earliest deadline of a parked task.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.timers.next_deadline()
+    }
+
+    /// How many tasks stand in the ready queue.
+    pub(crate) fn ready_count(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// How many tasks there are.
+    pub(crate) fn count(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The names of all tasks.
+    pub(crate) fn ids(&self) -> Vec<TaskId> {
+        self.slots.iter().map(|(index, slot)| slot.id(index)).collect()
+    }
+
+    /// Whether the task has not ended.
+    pub(crate) fn exists(&self, id: TaskId) -> bool {
+        self.slots.get(id.index as usize).is_some_and(|slot| slot.generation == id.generation)
+    }
+
+    /// The parked tasks, longest first.
+    pub(crate) fn suspended(&self) -> Vec<Suspended> {
+        let mut all: Vec<Suspended> =
+            self.slots.iter().filter_map(|(index, slot)| slot.suspended(index)).collect();
+        all.sort_by_key(|suspended| suspended.since);
+        all
+    }
+
+    /// Takes all work out, for a scheduler that ends with tasks left.
+    pub(crate) fn drain(&mut self) -> Vec<Work> {
+        self.ready.clear();
+        self.slots.drain().filter_map(|slot| slot.work).collect()
+    }
+
+    fn slot_mut(&mut self, id: TaskId) -> Option<&mut Slot> {
+        self.slots.get_mut(id.index as usize).filter(|slot| slot.generation == id.generation)
+    }
+}
+
+/// The task named has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NoSuchTask;
+
+impl Slot {
+    fn new(state: State, work: Option<Work>) -> Slot {
+        Slot { generation: 0, park: 0, state, work, cancelled: false }
+    }
+
+    fn id(&self, index: usize) -> TaskId {
+        let index = u32::try_from(index).expect("checked when the task was spawned");
+        TaskId { index, generation: self.generation }
+    }
+
+    fn suspended(&self, index: usize) -> Option<Suspended> {
+        match self.state {
+            State::Parked { location, since, deadline, .. } => {
+                Some(Suspended { task: self.id(index), location, since, deadline })
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn parked(tasks: &mut Tasks, deadline: Option<Instant>) -> (TaskId, Ticket) {
+        let id = tasks.spawn_running();
+        let ticket = tasks.ticket(id);
+        assert_eq!(tasks.park(id, Instant::now(), deadline, Location::caller()), None);
+        (id, ticket)
+    }
+
+    #[test]
+    fn a_ticket_wakes_its_own_park_once() {
+        let mut tasks = Tasks::default();
+        let (id, ticket) = parked(&mut tasks, None);
+        assert!(tasks.wake(ticket, Wake::Resumed));
+        assert!(!tasks.wake(ticket, Wake::Resumed), "the second wake-up finds it woken");
+        assert_eq!(tasks.woken(id), Wake::Resumed);
+        assert_eq!(tasks.park(id, Instant::now(), None, Location::caller()), None);
+        assert!(!tasks.wake(ticket, Wake::Resumed), "the old ticket misses the new park");
+        assert_eq!(tasks.ready_count(), 1);
+    }
+
+    #[test]
+    fn a_ticket_misses_the_next_task_in_the_same_slot() {
+        let mut tasks = Tasks::default();
+        let (first, ticket) = parked(&mut tasks, None);
+        tasks.end(first);
+        let (second, _) = parked(&mut tasks, None);
+        assert_eq!(first.index, second.index);
+        assert!(!tasks.wake(ticket, Wake::Resumed));
+        assert!(tasks.cancel(first).is_err());
+    }
+
+    #[test]
+    fn a_wake_up_between_ticket_and_park_is_kept() {
+        let mut tasks = Tasks::default();
+        let id = tasks.spawn_running();
+        let ticket = tasks.ticket(id);
+        assert!(tasks.wake(ticket, Wake::Interrupted));
+        let park = tasks.park(id, Instant::now(), None, Location::caller());
+        assert_eq!(park, Some(Wake::Interrupted));
+        assert!(!tasks.wake(ticket, Wake::Resumed), "that park is over");
+    }
+
+    #[test]
+    fn a_wake_up_disarms_the_deadline() {
+        let mut tasks = Tasks::default();
+        let deadline = Instant::now() + Duration::from_secs(1);
+        let (_, ticket) = parked(&mut tasks, Some(deadline));
+        assert_eq!(tasks.next_deadline(), Some(deadline));
+        assert!(tasks.wake(ticket, Wake::Resumed));
+        assert_eq!(tasks.next_deadline(), None);
+    }
+
+    #[test]
+    fn a_running_task_is_told_of_its_cancellation_at_the_next_park() {
+        let mut tasks = Tasks::default();
+        let id = tasks.spawn_running();
+        assert!(tasks.cancel(id).is_ok());
+        let now = Instant::now();
+        assert_eq!(tasks.park(id, now, None, Location::caller()), Some(Wake::Cancelled));
+        assert_eq!(tasks.park(id, now, None, Location::caller()), None, "it is told once");
+    }
+}
