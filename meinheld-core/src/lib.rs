@@ -1,2 +1,54 @@
-//! An HTTP/1.1 server.
+//! An HTTP/1.1 server on raw epoll that runs each request in a stackful coroutine, for Linux.
+//!
+//! A handler is plain blocking code. When it waits — for a body, for a client that reads slowly, in
+//! a [`Continuation`](meinheld_coro::Continuation) for another request — its coroutine parks, and
+//! the one thread serves everything else.
+//!
+//! ```no_run
+//! use meinheld_core::{Config, Listener, Server, handler};
+//!
+//! let hello = handler(|_request, exchange| {
+//!     let _ = exchange.respond(200, &[("Content-Type", "text/plain")], b"Hello\n");
+//! });
+//! let server = Server::new(Config::default(), hello)?;
+//! for listener in Listener::tcp("127.0.0.1", 8000, 2048)? {
+//!     server.listen(listener);
+//! }
+//! server.stop_on_termination()?;
+//! server.run()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A host that wants to look at a request's head without copying it implements [`Service`] itself.
+//!
+//! # What it refuses to know
+//!
+//! What a handler does, and any language but Rust: no interpreter appears in this crate.
+
+mod accept;
+mod address;
+mod client;
+mod config;
+mod connection;
+mod driver;
+mod exchange;
+mod handler;
 pub mod http;
+mod input;
+mod listener;
+mod serve;
+mod server;
+mod service;
+mod shared;
+#[allow(unsafe_code)] // the system calls
+mod sys;
+
+pub use address::Address;
+pub use client::Client;
+pub use config::Config;
+pub use exchange::{BeginError, Exchange, LengthMismatch, duplicate_file};
+pub use handler::{Handler, Request, handler};
+pub use listener::{ListenError, Listener};
+pub use server::{Handle, Server, Stopped, raise_descriptor_limit};
+pub use service::{ConnectionInfo, Report, Service};
+pub use sys::SignalPipe;

@@ -1,0 +1,60 @@
+//! What a server can be told: limits in bytes and counts, time-outs, sizes.
+
+use std::time::Duration;
+
+use crate::http::{BodyLimits, HeadLimits};
+
+/// The settings of a server. Every limit has the status that answers what is over it.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Limits on request heads (414, 431).
+    pub head: HeadLimits,
+    /// Limits on request bodies (400, 413).
+    pub body: BodyLimits,
+    /// A body of at most this many bytes is collected before the request begins, so that a slow
+    /// sender holds no coroutine; default 64 KiB.
+    pub inline_body_bytes_max: u64,
+    /// A collected body of more bytes than this waits in a temporary file; default 512 KiB.
+    pub body_memory_bytes_max: usize,
+    /// From the first byte of a head to its last (408); default 30 s.
+    pub head_timeout: Duration,
+    /// Between two pieces of a request body (408); default 30 s.
+    pub body_timeout: Duration,
+    /// Between two pieces of a response that the client takes; default 30 s.
+    pub send_timeout: Duration,
+    /// How long an idle connection is kept for its next request; default 5 s. Zero closes each
+    /// connection after one response.
+    pub keep_alive_timeout: Duration,
+    /// How long a connection that is closing waits for the client to take the last response, while
+    /// what it still sends is read and dropped; default 2 s.
+    pub linger_timeout: Duration,
+    /// How many connections may be open at once; more wait in the listener's queue. Default: what
+    /// the descriptor limit allows.
+    pub connections_max: usize,
+    /// The queue of connections that are not accepted yet; default 2,048.
+    pub backlog: i32,
+    /// The stack of each request, in bytes; default 256 KiB.
+    pub stack_bytes: usize,
+    /// How many requests may run or be suspended at once (503 beyond); default 131,072.
+    pub coroutines_max: usize,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            head: HeadLimits::default(),
+            body: BodyLimits::default(),
+            inline_body_bytes_max: 64 * 1024,
+            body_memory_bytes_max: 512 * 1024,
+            head_timeout: Duration::from_secs(30),
+            body_timeout: Duration::from_secs(30),
+            send_timeout: Duration::from_secs(30),
+            keep_alive_timeout: Duration::from_secs(5),
+            linger_timeout: Duration::from_secs(2),
+            connections_max: usize::MAX,
+            backlog: 2048,
+            stack_bytes: 256 * 1024,
+            coroutines_max: 131_072,
+        }
+    }
+}

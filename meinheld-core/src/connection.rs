@@ -1,0 +1,250 @@
+//! One connection: its socket, what it waits for, and what is known of its peer.
+//!
+//! ```text
+//!                head complete, no body or all of it there
+//!       ┌──────────────────────────────────────────────────────┐
+//!       │        head complete         body complete           ▼
+//!   ▶ Head ───────────────▶ Collecting ───────────────────▶ Busy: a coroutine answers
+//!       ▲ │                     │                              │  │
+//!       │ │ refused, timed out  │ refused, timed out           │  │ close, input unread
+//!       │ └──────────┬──────────┘                              │  │
+//!       │            ▼                                         │  │
+//!       │        Lingering ◀───────────────────────────────────┼──┘
+//!       │            │ all sent and the peer gone, or the end  │
+//!       │            ▼ of patience                             │
+//!       │         (closed) ◀──── close, nothing unread ────────┤
+//!       └──── keep-alive, by way of Discarding an unread body ───┘
+//! ```
+//!
+//! Not here: doing any of it (see driver.rs and exchange.rs).
+
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
+use std::time::Instant;
+
+use meinheld_coro::{Ticket, TimerId};
+use slab::Slab;
+use tempfile::SpooledTempFile;
+
+use crate::address::Address;
+use crate::http::Decoder;
+use crate::input::Input;
+
+/// Names a connection; that of a closed one names nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ConnectionId {
+    index: u32,
+    generation: u32,
+}
+
+/// Why a connection is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CloseReason {
+    /// The peer has closed it.
+    PeerClosed,
+    /// The system reported an error on it.
+    SocketError,
+    /// It idled for longer than keep-alive allows.
+    KeepAliveExpired,
+    /// The last response is out, and the connection was not to be kept.
+    Finished,
+    /// The peer did not go within the linger time-out.
+    LingerExpired,
+    /// The server stops.
+    Stopping,
+}
+
+/// Where a connection stands; see the picture above.
+#[derive(Debug)]
+pub(crate) enum Phase {
+    Head,
+    Collecting(Box<Collection>),
+    Busy,
+    /// This many bytes of a body that nobody read are to be dropped before the next head.
+    Discarding(u64),
+    /// What is still to be sent before our side ends.
+    Lingering(Vec<u8>),
+}
+
+/// A body that is collected before its request begins.
+#[derive(Debug)]
+pub(crate) struct Collection {
+    /// The head's bytes, to be parsed again when the body is complete.
+    pub(crate) head: Vec<u8>,
+    pub(crate) decoder: Decoder,
+    /// How many bytes of the body are there.
+    pub(crate) bytes: u64,
+    pub(crate) spool: SpooledTempFile,
+}
+
+/// Who is to be told when the socket becomes ready.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Waiter {
+    /// A request that waits for input.
+    Reader(Ticket),
+    /// A request that waits for room.
+    Writer(Ticket),
+    /// A suspended request that wants to know when its client goes.
+    Departure(Ticket),
+}
+
+/// The state of one connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    socket: OwnedFd,
+    pub(crate) peer: Rc<Address>,
+    pub(crate) local: Rc<Address>,
+    pub(crate) phase: Phase,
+    pub(crate) input: Input,
+    /// How many bytes of `input` are known to be no complete head.
+    pub(crate) scanned: usize,
+    pub(crate) waiter: Option<Waiter>,
+    /// Whether epoll watches it; the first wait makes it so.
+    pub(crate) watched: bool,
+    /// Whether there may be input that no event will tell of any more.
+    pub(crate) readable: bool,
+    /// Whether the peer has ended its side.
+    pub(crate) peer_closed: bool,
+    /// What is due when [`timer`](Self::timer) has expired, and `deadline` with it.
+    pub(crate) deadline: Option<Instant>,
+    /// The armed timer; it may be earlier than the deadline, which is cheaper than arming anew.
+    pub(crate) timer: Option<(TimerId, Instant)>,
+}
+
+impl Connection {
+    pub(crate) fn new(socket: OwnedFd, peer: Address, local: Rc<Address>) -> Connection {
+        Connection {
+            socket,
+            peer: Rc::new(peer),
+            local,
+            phase: Phase::Head,
+            input: Input::default(),
+            scanned: 0,
+            waiter: None,
+            watched: false,
+            readable: true,
+            peer_closed: false,
+            deadline: None,
+            timer: None,
+        }
+    }
+
+    pub(crate) fn fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+
+    /// Whether the peer has sent something that nobody has read.
+    pub(crate) fn has_unread(&self) -> bool {
+        self.readable || !self.input.is_empty()
+    }
+
+    /// Whether no request is being received or answered.
+    pub(crate) fn is_idle(&self) -> bool {
+        matches!(self.phase, Phase::Head) && self.input.is_empty()
+    }
+}
+
+/// All connections of a server.
+#[derive(Debug, Default)]
+pub(crate) struct Connections {
+    slots: Slab<(u32, Connection)>,
+    generation: u32,
+}
+
+impl Connections {
+    pub(crate) fn insert(&mut self, connection: Connection) -> ConnectionId {
+        // One bit is the listeners' (see `Token`).
+        self.generation = self.generation.wrapping_add(1) & 0x7fff_ffff;
+        let index = self.slots.insert((self.generation, connection));
+        let index = u32::try_from(index).expect("descriptors are far fewer");
+        ConnectionId { index, generation: self.generation }
+    }
+
+    pub(crate) fn entry(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+        let (generation, connection) = self.slots.get_mut(id.index as usize)?;
+        (*generation == id.generation).then_some(connection)
+    }
+
+    pub(crate) fn remove(&mut self, id: ConnectionId) -> Option<Connection> {
+        self.entry(id)?;
+        Some(self.slots.remove(id.index as usize).1)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(crate) fn ids(&self) -> Vec<ConnectionId> {
+        self.ids_of(|_| true)
+    }
+
+    pub(crate) fn idle_ids(&self) -> Vec<ConnectionId> {
+        self.ids_of(Connection::is_idle)
+    }
+
+    fn ids_of(&self, wanted: impl Fn(&Connection) -> bool) -> Vec<ConnectionId> {
+        let slots = self.slots.iter().filter(|(_, (_, connection))| wanted(connection));
+        slots.map(|(index, (generation, _))| ConnectionId::new(index, *generation)).collect()
+    }
+}
+
+impl ConnectionId {
+    fn new(index: usize, generation: u32) -> ConnectionId {
+        ConnectionId { index: u32::try_from(index).expect("checked at insertion"), generation }
+    }
+}
+
+/// What an epoll event is about, as the 64 bits that the kernel keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Token {
+    Connection(ConnectionId),
+    Listener(u32),
+    Bell,
+    Signals,
+}
+
+const NOT_A_CONNECTION: u64 = 1 << 63;
+
+impl From<Token> for u64 {
+    fn from(token: Token) -> u64 {
+        match token {
+            Token::Connection(id) => u64::from(id.generation) << 32 | u64::from(id.index),
+            Token::Listener(index) => NOT_A_CONNECTION | u64::from(index),
+            Token::Bell => NOT_A_CONNECTION | 1 << 32,
+            Token::Signals => NOT_A_CONNECTION | 2 << 32,
+        }
+    }
+}
+
+impl From<u64> for Token {
+    fn from(bits: u64) -> Token {
+        let [low, high] = [bits & 0xffff_ffff, bits >> 32]
+            .map(|half| u32::try_from(half).expect("half of 64 bits"));
+        match (bits & NOT_A_CONNECTION != 0, high & 0x7fff_ffff) {
+            (false, generation) => Token::Connection(ConnectionId { index: low, generation }),
+            (true, 0) => Token::Listener(low),
+            (true, 1) => Token::Bell,
+            (true, _) => Token::Signals,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_survive_the_way_through_the_kernel() {
+        let id = ConnectionId { index: u32::MAX, generation: 0x7fff_ffff };
+        let all = [
+            Token::Connection(id),
+            Token::Listener(0),
+            Token::Listener(9),
+            Token::Bell,
+            Token::Signals,
+        ];
+        for token in all {
+            assert_eq!(Token::from(u64::from(token)), token);
+        }
+    }
+}

@@ -1,0 +1,497 @@
+//! Connections driven by events: receiving, parsing, collecting bodies, and what follows when a
+//! request has ended.
+//!
+//! Not here: which events there are (see server.rs), and running a request (see serve.rs).
+
+use std::cell::RefCell;
+use std::io::{self, Seek, Write};
+use std::rc::Rc;
+
+use meinheld_coro::Scheduler;
+use tempfile::SpooledTempFile;
+
+use crate::connection::{CloseReason, Collection, Connection, ConnectionId, Phase, Waiter};
+use crate::exchange::{Expectation, RequestBody};
+use crate::http::{
+    BodyError, CONTINUE, Decoder, Framing, HeadIndex, Parsed, RequestFacts, RequestKind,
+    may_complete,
+};
+use crate::input::Input;
+use crate::serve::Incoming;
+use crate::service::{Report, Service};
+use crate::shared::Shared;
+use crate::sys::{self, Event};
+
+/// How many steps one connection may take in a row before the others have their turn.
+const STEPS_MAX: usize = 16;
+
+/// How many bytes of a body are decoded at a time.
+const DECODE_BYTES: usize = 16 * 1024;
+
+/// The connections of a server, its application and its scheduler.
+pub(crate) struct Driver<S: Service> {
+    pub(crate) shared: Rc<Shared>,
+    pub(crate) service: S,
+    pub(crate) scheduler: Scheduler,
+    /// The head that was parsed last.
+    pub(crate) index: RefCell<HeadIndex>,
+}
+
+/// What came of receiving.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Received {
+    /// Bytes, and perhaps there are more.
+    Some,
+    /// Bytes, and no more for now.
+    Drained,
+    /// None for now.
+    Nothing,
+    /// The peer has ended its side.
+    End,
+}
+
+/// Whether a connection can go on at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Again,
+    Wait,
+}
+
+/// What came of looking for a head.
+enum Sought {
+    /// There was one, or a fault; the connection has gone on to another phase.
+    Handled,
+    /// There is none yet; the input, and how much of it has been looked at.
+    Incomplete(Input, usize),
+}
+
+impl<S: Service> Driver<S> {
+    pub(crate) fn new(shared: Shared, service: S, scheduler: Scheduler) -> Driver<S> {
+        let index = RefCell::new(HeadIndex::new());
+        Driver { shared: Rc::new(shared), service, scheduler, index }
+    }
+
+    /// Handles an event on a connection.
+    pub(crate) fn handle_event(self: &Rc<Self>, id: ConnectionId, event: Event) {
+        let waiter = self.shared.with(id, |connection| {
+            connection.readable |= event.readable;
+            connection.peer_closed |= event.peer_closed;
+            (connection.waiter, connection.may_advance(event))
+        });
+        match waiter {
+            Some((Some(waiter), _)) => self.wake(waiter, event),
+            Some((None, true)) => self.advance(id),
+            Some((None, false)) | None => {}
+        }
+    }
+
+    fn wake(&self, waiter: Waiter, event: Event) {
+        match waiter {
+            Waiter::Reader(ticket) if event.readable => self.scheduler.wake(ticket),
+            Waiter::Writer(ticket) if event.writable => self.scheduler.wake(ticket),
+            Waiter::Departure(ticket) if event.peer_closed => self.scheduler.interrupt(ticket),
+            _ => false,
+        };
+    }
+
+    /// Goes on with a connection that no request runs on, until it has to wait.
+    pub(crate) fn advance(self: &Rc<Self>, id: ConnectionId) {
+        for _ in 0..STEPS_MAX {
+            if self.step(id) == Step::Wait {
+                return;
+            }
+        }
+        self.shared.pending.borrow_mut().push_back(id);
+    }
+
+    fn step(self: &Rc<Self>, id: ConnectionId) -> Step {
+        enum What {
+            Head,
+            Collect,
+            Discard,
+            Linger,
+        }
+        let what = self.shared.with(id, |connection| match connection.phase {
+            Phase::Head => Some(What::Head),
+            Phase::Collecting(_) => Some(What::Collect),
+            Phase::Discarding(_) => Some(What::Discard),
+            Phase::Lingering(_) => Some(What::Linger),
+            Phase::Busy => None,
+        });
+        match what.flatten() {
+            None => Step::Wait,
+            Some(What::Head) => self.seek_head(id),
+            Some(What::Collect) => self.collect(id),
+            Some(What::Discard) => self.discard(id),
+            Some(What::Linger) => self.linger(id),
+        }
+    }
+
+    /// Handles the time-out of a connection.
+    pub(crate) fn expire(&self, id: ConnectionId) {
+        let reason = self.shared.with(id, |connection| match &connection.phase {
+            Phase::Head if connection.input.is_empty() => Ok(Some(CloseReason::KeepAliveExpired)),
+            Phase::Head | Phase::Collecting(_) => Err(()),
+            Phase::Discarding(_) | Phase::Lingering(_) => Ok(Some(CloseReason::LingerExpired)),
+            Phase::Busy => Ok(None),
+        });
+        match reason {
+            None | Some(Ok(None)) => {}
+            Some(Ok(Some(reason))) => self.shared.close(id, reason),
+            // RFC 9110 section 15.5.9.
+            Some(Err(())) => {
+                self.refuse(id, 408, RequestKind::Other, &"the request took too long to arrive");
+            }
+        }
+    }
+
+    /// Answers with the server's own error response, and tells the service.
+    pub(crate) fn refuse(
+        &self,
+        id: ConnectionId,
+        status: u16,
+        kind: RequestKind,
+        reason: &dyn std::fmt::Display,
+    ) {
+        let peer = self.shared.with(id, |connection| Rc::clone(&connection.peer));
+        if let Some(peer) = peer {
+            self.service.report(&Report::Refused { peer: &peer, status, reason });
+            self.shared.refuse(id, status, kind);
+        }
+    }
+
+    /// Looks for a head, receiving if there is none in the input yet.
+    fn seek_head(self: &Rc<Self>, id: ConnectionId) -> Step {
+        let taken = self
+            .shared
+            .with(id, |connection| (std::mem::take(&mut connection.input), connection.scanned));
+        let Some((input, scanned)) = taken else { return Step::Wait };
+        match self.seek_head_in(id, input, scanned) {
+            Sought::Handled => Step::Again,
+            Sought::Incomplete(input, scanned) => self.receive_head(id, input, scanned),
+        }
+    }
+
+    fn receive_head(self: &Rc<Self>, id: ConnectionId, input: Input, scanned: usize) -> Step {
+        let mut input = self.shared.buffers.borrow_mut().grow(input);
+        let received = self.receive(id, &mut input);
+        match received {
+            Ok(Received::Some | Received::Drained) => {}
+            Ok(Received::Nothing) => return self.wait_for_head(id, input, scanned),
+            Ok(Received::End) => return self.close(id, CloseReason::PeerClosed),
+            Err(_) => return self.close(id, CloseReason::SocketError),
+        }
+        match self.seek_head_in(id, input, scanned) {
+            Sought::Handled => Step::Again,
+            Sought::Incomplete(input, scanned) => {
+                let step = self.wait_for_head(id, input, scanned);
+                if received.is_ok_and(|received| received == Received::Some) {
+                    Step::Again
+                } else {
+                    step
+                }
+            }
+        }
+    }
+
+    /// Parses, if there is anything that has not been looked at and may change the outcome.
+    fn seek_head_in(self: &Rc<Self>, id: ConnectionId, input: Input, scanned: usize) -> Sought {
+        let unread = input.unread();
+        let limits = &self.shared.config.head;
+        let fresh = unread.get(scanned..).unwrap_or_default();
+        let worthwhile =
+            scanned == 0 || may_complete(fresh) || unread.len() >= limits.head_bytes_max;
+        if fresh.is_empty() || !worthwhile {
+            return Sought::Incomplete(input, scanned);
+        }
+        let parsed = self.index.borrow_mut().parse(unread, limits);
+        match parsed {
+            Ok(Parsed::Incomplete) => {
+                let scanned = unread.len();
+                Sought::Incomplete(input, scanned)
+            }
+            Ok(Parsed::Complete { head_bytes }) => {
+                self.accept_head(id, input, head_bytes);
+                Sought::Handled
+            }
+            Err(error) => {
+                self.refuse(id, error.status(), RequestKind::Other, &error);
+                Sought::Handled
+            }
+        }
+    }
+
+    /// Keeps an incomplete head, and waits for the rest of it, or for any of it.
+    fn wait_for_head(&self, id: ConnectionId, input: Input, scanned: usize) -> Step {
+        let input = self.shared.buffers.borrow_mut().shrink(input);
+        let untimed = self.shared.with(id, |connection| {
+            let begins = connection.scanned == 0 && !input.is_empty();
+            connection.input = input;
+            connection.scanned = scanned;
+            begins || connection.deadline.is_none()
+        });
+        if untimed == Some(true) {
+            self.shared.arm(id, self.shared.now.get() + self.shared.config.head_timeout);
+        }
+        self.watch(id)
+    }
+
+    /// Decides, once a head is complete, how its body is to be had, and begins the request if that
+    /// need not be waited for.
+    fn accept_head(self: &Rc<Self>, id: ConnectionId, input: Input, head_bytes: usize) {
+        let (facts, framing, expectation) = {
+            let index = self.index.borrow();
+            let head = index.view(input.unread());
+            let expects = head.expects_continue();
+            let expectation = if expects { Expectation::Waiting } else { Expectation::None };
+            (RequestFacts::of(&head), head.framing(), expectation)
+        };
+        let config = &self.shared.config;
+        let body = match framing {
+            Framing::None | Framing::Length(0) => RequestBody::Empty,
+            Framing::Length(left) if left > config.body.body_bytes_max => {
+                return self.refuse(id, 413, facts.kind, &BodyError::TooLarge);
+            }
+            Framing::Length(left)
+                if left > config.inline_body_bytes_max || expectation == Expectation::Waiting =>
+            {
+                RequestBody::Streaming { left }
+            }
+            Framing::Length(_) | Framing::Chunked => {
+                return self.begin_collection(id, input, head_bytes, framing, facts, expectation);
+            }
+        };
+        self.start(id, Incoming { bytes: input, consume: head_bytes, facts, expectation, body });
+    }
+
+    fn begin_collection(
+        self: &Rc<Self>,
+        id: ConnectionId,
+        mut input: Input,
+        head_bytes: usize,
+        framing: Framing,
+        facts: RequestFacts,
+        expectation: Expectation,
+    ) {
+        let decoder = match Decoder::new(framing, &self.shared.config.body) {
+            Ok(decoder) => decoder,
+            Err(error) => return self.refuse(id, error.status(), facts.kind, &error),
+        };
+        let spool = SpooledTempFile::new(self.shared.config.body_memory_bytes_max);
+        let mut collection = Box::new(Collection { head: Vec::new(), decoder, bytes: 0, spool });
+        match collection.take(&input.unread()[head_bytes..]) {
+            Err(error) => self.refuse(id, error.status(), facts.kind, &error),
+            Ok(consumed) if collection.decoder.is_done() => {
+                let consume = head_bytes + consumed;
+                let body = collection.into_body();
+                let expectation = Expectation::None;
+                self.start(id, Incoming { bytes: input, consume, facts, expectation, body });
+            }
+            Ok(consumed) => {
+                collection.head = input.unread()[..head_bytes].to_vec();
+                input.consume(head_bytes + consumed);
+                self.wait_for_body(id, collection, input, expectation);
+            }
+        }
+    }
+
+    fn wait_for_body(
+        &self,
+        id: ConnectionId,
+        collection: Box<Collection>,
+        input: Input,
+        expectation: Expectation,
+    ) {
+        let input = self.shared.buffers.borrow_mut().shrink(input);
+        let fd = self.shared.with(id, |connection| {
+            connection.phase = Phase::Collecting(collection);
+            connection.input = input;
+            connection.scanned = 0;
+            connection.fd()
+        });
+        self.shared.arm(id, self.shared.now.get() + self.shared.config.body_timeout);
+        // The interim response is 25 bytes on a socket with room: if it is not taken whole the
+        // connection is broken, which the next receive will tell.
+        if let (Some(fd), Expectation::Waiting) = (fd, expectation) {
+            let _ = sys::send(fd, CONTINUE);
+        }
+    }
+
+    /// Receives more of a body that is collected, and begins the request when it is complete.
+    fn collect(self: &Rc<Self>, id: ConnectionId) -> Step {
+        let mut input = self.shared.buffers.borrow_mut().grow(Input::default());
+        let received = self.receive(id, &mut input);
+        let step = match received {
+            Ok(Received::Some | Received::Drained) => self.collect_from(id, &mut input),
+            Ok(Received::Nothing) => self.watch(id),
+            Ok(Received::End) => self.close(id, CloseReason::PeerClosed),
+            Err(_) => self.close(id, CloseReason::SocketError),
+        };
+        self.shared.buffers.borrow_mut().shrink(input);
+        step
+    }
+
+    fn collect_from(self: &Rc<Self>, id: ConnectionId, input: &mut Input) -> Step {
+        self.shared.arm(id, self.shared.now.get() + self.shared.config.body_timeout);
+        let taken = self.shared.with(id, Connection::take_collection);
+        let Some(Some(mut collection)) = taken else { return Step::Wait };
+        match collection.take(input.unread()) {
+            Err(error) => {
+                self.refuse(id, error.status(), RequestKind::Other, &error);
+                Step::Again
+            }
+            Ok(consumed) => {
+                input.consume(consumed);
+                let done = collection.decoder.is_done();
+                let rest = if done { input.unread().to_vec() } else { Vec::new() };
+                self.shared.with(id, |connection| {
+                    connection.input = rest.into();
+                    connection.phase = Phase::Collecting(collection);
+                });
+                if done { self.begin_collected(id) } else { Step::Again }
+            }
+        }
+    }
+
+    /// Begins a request whose body has been collected; its head is parsed a second time.
+    fn begin_collected(self: &Rc<Self>, id: ConnectionId) -> Step {
+        let taken = self.shared.with(id, Connection::take_collection);
+        let Some(Some(mut collection)) = taken else { return Step::Wait };
+        let head = std::mem::take(&mut collection.head);
+        let parsed = self.index.borrow_mut().parse(&head, &self.shared.config.head);
+        debug_assert!(matches!(parsed, Ok(Parsed::Complete { .. })), "it was complete before");
+        let facts = RequestFacts::of(&self.index.borrow().view(&head));
+        let consume = head.len();
+        let body = collection.into_body();
+        let expectation = Expectation::None;
+        self.start(id, Incoming { bytes: head.into(), consume, facts, expectation, body });
+        Step::Again
+    }
+
+    /// Drops what is left of a body that the application did not read.
+    fn discard(&self, id: ConnectionId) -> Step {
+        let unread = self.shared.with(id, |connection| {
+            let Phase::Discarding(left) = &mut connection.phase else { return true };
+            let count = (connection.input.unread().len() as u64).min(*left);
+            *left -= count;
+            let done = *left == 0;
+            connection.input.consume(usize::try_from(count).unwrap_or(usize::MAX));
+            if done {
+                connection.phase = Phase::Head;
+            }
+            done
+        });
+        if unread != Some(false) {
+            return Step::Again;
+        }
+        let mut input = self.shared.buffers.borrow_mut().grow(Input::default());
+        let received = self.receive(id, &mut input);
+        self.shared.with(id, |connection| connection.input = input);
+        self.after_discarding(id, &received)
+    }
+
+    /// Drops what a peer still sends to a connection that is closing.
+    fn linger(&self, id: ConnectionId) -> Step {
+        self.shared.flush(id);
+        let mut input = self.shared.buffers.borrow_mut().grow(Input::default());
+        let received = self.receive(id, &mut input);
+        let dropped = input.unread().len();
+        input.consume(dropped);
+        self.shared.buffers.borrow_mut().shrink(input);
+        self.after_discarding(id, &received)
+    }
+
+    fn after_discarding(&self, id: ConnectionId, received: &io::Result<Received>) -> Step {
+        match received {
+            Ok(Received::Some | Received::Drained) => Step::Again,
+            Ok(Received::Nothing) => self.watch(id),
+            Ok(Received::End) => self.close(id, CloseReason::PeerClosed),
+            Err(_) => self.close(id, CloseReason::SocketError),
+        }
+    }
+
+    /// Receives once.
+    fn receive(&self, id: ConnectionId, input: &mut Input) -> io::Result<Received> {
+        let known = self.shared.with(id, |connection| (connection.fd(), connection.peer_closed));
+        let (fd, peer_closed) = known.ok_or(io::ErrorKind::NotConnected)?;
+        let buffer = input.tail();
+        let room = buffer.capacity() - buffer.len();
+        let received = match sys::receive_into(fd, buffer) {
+            Ok(0) => Received::End,
+            // A read that leaves room has taken all there was; the end, if it has been seen, is
+            // still to be read.
+            Ok(count) if count < room && !peer_closed => Received::Drained,
+            Ok(_) => Received::Some,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Received::Nothing,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Received::Some,
+            Err(error) => return Err(error),
+        };
+        self.shared.with(id, |connection| {
+            connection.readable = received == Received::Some;
+            connection.peer_closed |= received == Received::End;
+        });
+        Ok(received)
+    }
+
+    fn watch(&self, id: ConnectionId) -> Step {
+        match self.shared.watch(id) {
+            Ok(()) => Step::Wait,
+            Err(_) => self.close(id, CloseReason::SocketError),
+        }
+    }
+
+    fn close(&self, id: ConnectionId, reason: CloseReason) -> Step {
+        self.shared.close(id, reason);
+        Step::Wait
+    }
+}
+
+impl Connection {
+    /// Whether there is anything to be done about an event; there is no point in receiving because
+    /// there is room to send.
+    fn may_advance(&self, event: Event) -> bool {
+        match self.phase {
+            Phase::Lingering(_) => true,
+            Phase::Head | Phase::Collecting(_) | Phase::Discarding(_) => event.readable,
+            Phase::Busy => false,
+        }
+    }
+
+    /// Takes the body out that is being collected; the phase is to be set by the caller.
+    fn take_collection(&mut self) -> Option<Box<Collection>> {
+        match std::mem::replace(&mut self.phase, Phase::Head) {
+            Phase::Collecting(collection) => Some(collection),
+            other => {
+                self.phase = other;
+                None
+            }
+        }
+    }
+}
+
+impl Collection {
+    /// Decodes what belongs to the body and stores it; tells how many bytes that were.
+    ///
+    /// # Errors
+    /// What the decoder says. A full disk counts as a body that is too large.
+    fn take(&mut self, bytes: &[u8]) -> Result<usize, BodyError> {
+        let mut output = [0; DECODE_BYTES];
+        let mut consumed = 0;
+        while consumed < bytes.len() && !self.decoder.is_done() {
+            let decoded = self.decoder.decode(&bytes[consumed..], &mut output)?;
+            let stored = self.spool.write_all(&output[..decoded.produced]);
+            stored.map_err(|_| BodyError::TooLarge)?;
+            self.bytes += decoded.produced as u64;
+            consumed += decoded.consumed;
+        }
+        Ok(consumed)
+    }
+
+    /// The body, to be read from its start.
+    fn into_body(mut self) -> RequestBody {
+        match self.spool.rewind() {
+            Ok(()) => RequestBody::Collected { spool: self.spool, bytes: self.bytes },
+            Err(_) => RequestBody::Broken,
+        }
+    }
+}

@@ -1,0 +1,581 @@
+//! One request and its response, as the application sees them: from inside a coroutine.
+//!
+//! ```text
+//!   request body    Empty | Memory | File ──read──▶ …            (there before the request began)
+//!                   Streaming{left} ──read, waiting──▶ Empty     (or Broken: the client failed)
+//!
+//!   response        Unbegun ──begin──▶ Begun ──first write──▶ Body ──end──▶ Ended
+//!                      │  ▲___begin again___│                   │             ▲
+//!                      └──────────── end: a 500 ────────────────┼─────────────┘
+//!                                                 any failed send ──▶ Broken
+//! ```
+//!
+//! Every call that says so may wait; nothing is buffered beyond the head, so that a client that
+//! does not read stops its application. Not here: the loop.
+
+use std::fs::File;
+use std::io::{self, IoSlice, Read};
+use std::num::NonZeroUsize;
+use std::os::fd::{BorrowedFd, RawFd};
+use std::rc::Rc;
+
+use tempfile::SpooledTempFile;
+
+use crate::client::Client;
+use crate::connection::Waiter;
+use crate::http::{
+    BodyEncoding, BodyPlan, CHUNK_END, CONTINUE, ChunkHeader, KeepAlive, LAST_CHUNK, RequestFacts,
+    ResponseBuilder, ResponseError, early_hints, error_response, reason_phrase,
+};
+use crate::sys;
+
+/// An unread rest of a request body up to this many bytes is read and dropped to keep the
+/// connection; for more, closing it is cheaper.
+const DISCARD_BYTES_MAX: u64 = 64 * 1024;
+
+/// A request's body, and the response to it.
+pub struct Exchange {
+    client: Client,
+    fd: RawFd,
+    facts: RequestFacts,
+    expectation: Expectation,
+    body: RequestBody,
+    response: Response,
+    known_length: Option<u64>,
+    out: Vec<u8>,
+    status: u16,
+    body_bytes_sent: u64,
+    mismatch: Option<LengthMismatch>,
+}
+
+/// Whether the client waits for a `100 Continue` (RFC 9110 section 10.1.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Expectation {
+    None,
+    Waiting,
+}
+
+/// Where a request's body is.
+#[derive(Debug)]
+pub(crate) enum RequestBody {
+    Empty,
+    Collected { spool: SpooledTempFile, bytes: u64 },
+    Streaming { left: u64 },
+    Broken,
+}
+
+impl RequestBody {
+    /// How long it is, in bytes, as far as that is known.
+    pub(crate) fn length(&self) -> Option<u64> {
+        match self {
+            RequestBody::Empty => Some(0),
+            RequestBody::Collected { bytes, .. } => Some(*bytes),
+            RequestBody::Streaming { left } => Some(*left),
+            RequestBody::Broken => None,
+        }
+    }
+}
+
+enum Response {
+    Unbegun,
+    Begun(ResponseBuilder),
+    Body(BodyPlan),
+    Ended(KeepAlive),
+    Broken,
+}
+
+/// How a body differed from the Content-Length that the application had announced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LengthMismatch {
+    /// It was longer; the rest was not sent.
+    Excess,
+    /// It was shorter by this many bytes; the connection is closed, so that the client can tell.
+    Shortage(u64),
+}
+
+/// What is to become of the connection after an exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Conclusion {
+    /// Keep it, after this many bytes of the request's body have been dropped.
+    Keep { unread: u64 },
+    /// Close it.
+    Close,
+    /// Close it, but let the client read what was sent first.
+    Linger,
+    /// It is broken.
+    Broken,
+}
+
+/// Why a response could not be begun.
+#[derive(Debug)]
+pub enum BeginError {
+    /// The head of an earlier one has been sent already.
+    HeadSent,
+    /// The status or a header is not valid; nothing of it is sent.
+    Invalid(ResponseError),
+}
+
+impl std::fmt::Display for BeginError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            BeginError::HeadSent => f.write_str("the head of the response has been sent already"),
+            BeginError::Invalid(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for BeginError {}
+
+impl From<ResponseError> for BeginError {
+    fn from(error: ResponseError) -> BeginError {
+        BeginError::Invalid(error)
+    }
+}
+
+/// Makes a file of one's own of an open descriptor that somebody else may close meanwhile, for
+/// [`Exchange::send_file`].
+///
+/// # Errors
+/// When the descriptor is not open, or the process has none left.
+pub fn duplicate_file(fd: RawFd) -> io::Result<File> {
+    sys::duplicate(fd).map(File::from)
+}
+
+impl Exchange {
+    pub(crate) fn new(
+        client: Client,
+        fd: RawFd,
+        facts: RequestFacts,
+        expectation: Expectation,
+        body: RequestBody,
+    ) -> Exchange {
+        Exchange {
+            client,
+            fd,
+            facts,
+            expectation,
+            body,
+            response: Response::Unbegun,
+            known_length: None,
+            out: Vec::new(),
+            status: 0,
+            body_bytes_sent: 0,
+            mismatch: None,
+        }
+    }
+
+    /// The client at the other end.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Reads the request's body into `buffer`, waiting for the client if need be; zero is its end.
+    /// The first read of a body that the client holds back asks for it with `100 Continue`.
+    ///
+    /// # Errors
+    /// `TimedOut` when the client sends nothing for the body time-out; `UnexpectedEof` when it ends
+    /// before the body does; what the socket says; and the same again at each later call.
+    pub fn read_body(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &mut self.body {
+            RequestBody::Empty => Ok(0),
+            RequestBody::Collected { spool, .. } => spool.read(buffer),
+            RequestBody::Streaming { left } => {
+                let left = *left;
+                self.read_streaming(buffer, left)
+            }
+            RequestBody::Broken => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    /// Begins the response; nothing is sent before the first byte of its body, or its end. One that
+    /// was begun before and not sent is replaced.
+    ///
+    /// # Errors
+    /// See [`BeginError`]; an earlier response that was begun is given up in any case.
+    pub fn begin<'h>(
+        &mut self,
+        status: u16,
+        reason: &[u8],
+        headers: impl IntoIterator<Item = (&'h [u8], &'h [u8])>,
+    ) -> Result<(), BeginError> {
+        if self.is_head_sent() {
+            return Err(BeginError::HeadSent);
+        }
+        let mut out = std::mem::take(&mut self.out);
+        if let Response::Begun(builder) = std::mem::replace(&mut self.response, Response::Unbegun) {
+            out = builder.into_buffer();
+        }
+        out.clear();
+        let mut builder = ResponseBuilder::begin(out, self.facts, status, reason)?;
+        for (name, value) in headers {
+            builder.header(name, value)?;
+        }
+        self.status = status;
+        self.response = Response::Begun(builder);
+        Ok(())
+    }
+
+    /// Tells how many bytes the whole body will have; unless the response has a Content-Length of
+    /// its own, this becomes it. Only before the head is sent.
+    pub fn announce_length(&mut self, bytes: u64) {
+        self.known_length = Some(bytes);
+    }
+
+    /// Takes the exchange out of a place that must be left with one: a broken one of the same
+    /// client. To be put back before [`Service::call`](crate::Service::call) returns.
+    #[must_use = "what is not put back is broken off"]
+    pub fn detach(&mut self) -> Exchange {
+        let mut broken = Exchange::new(
+            self.client.clone(),
+            self.fd,
+            self.facts,
+            Expectation::None,
+            RequestBody::Broken,
+        );
+        broken.response = Response::Broken;
+        std::mem::replace(self, broken)
+    }
+
+    /// Sends a piece of the body, and the head before the first; may wait for the client. An empty
+    /// piece sends the head alone.
+    ///
+    /// # Errors
+    /// `TimedOut` when the client takes nothing for the send time-out; what the socket says. A
+    /// response that was not begun is the caller's mistake, `InvalidInput`.
+    pub fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+        self.send(piece)
+    }
+
+    /// Sends the last piece of the body and ends the response. When it is the first piece too, the
+    /// response gets a Content-Length.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn write_last(&mut self, piece: &[u8]) -> io::Result<()> {
+        self.announce_length(piece.len() as u64);
+        self.send(piece)?;
+        self.end()
+    }
+
+    /// Answers with a whole response of one piece.
+    ///
+    /// # Errors
+    /// As [`begin`](Self::begin) (`InvalidInput`) and [`write`](Self::write).
+    pub fn respond(
+        &mut self,
+        status: u16,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> io::Result<()> {
+        let fields = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        self.begin(status, reason_phrase(status).as_bytes(), fields)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        self.write_last(body)
+    }
+
+    /// Sends `bytes` of a file from `offset` as the whole body, without copying it through this
+    /// process. Tells how many were sent: fewer if the file ends before.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write), and what reading the file says.
+    pub fn send_file(
+        &mut self,
+        file: BorrowedFd<'_>,
+        mut offset: u64,
+        bytes: u64,
+    ) -> io::Result<u64> {
+        self.announce_length(bytes);
+        self.send(b"")?;
+        let Response::Body(plan) = &self.response else { return Ok(0) };
+        let mut left = match plan.encoding {
+            BodyEncoding::None => return Ok(0),
+            BodyEncoding::Length(length) => self.clip(bytes, length),
+            BodyEncoding::UntilClose => bytes,
+            BodyEncoding::Chunked => unreachable!("a body of known length is not chunked"),
+        };
+        let start = offset;
+        while left > 0 {
+            let sent = self.retry(|fd| sys::send_file(fd, file, offset, left))?;
+            if sent == 0 {
+                break;
+            }
+            offset += sent;
+            left -= sent;
+            self.body_bytes_sent += sent;
+        }
+        Ok(offset - start)
+    }
+
+    /// Sends a 103 (Early Hints, RFC 8297) with `headers`; to an HTTP/1.0 client nothing.
+    ///
+    /// # Errors
+    /// As [`respond`](Self::respond).
+    pub fn early_hints<'h>(
+        &mut self,
+        headers: impl IntoIterator<Item = (&'h [u8], &'h [u8])>,
+    ) -> io::Result<()> {
+        let mut hints = Vec::new();
+        early_hints(self.facts.version, headers, &mut hints)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        if self.is_head_sent() {
+            let error = BeginError::HeadSent;
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
+        }
+        self.send_all(&mut [IoSlice::new(&hints)])
+    }
+
+    /// Ends the response: sends what is missing of it. Ending it twice does nothing.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn end(&mut self) -> io::Result<()> {
+        match self.response {
+            Response::Unbegun => return self.fail(500),
+            Response::Begun(_) => {
+                self.announce_length(0);
+                self.send(b"")?;
+            }
+            Response::Body(_) | Response::Ended(_) | Response::Broken => {}
+        }
+        let Response::Body(plan) = self.response else { return Ok(()) };
+        let mut keep_alive = plan.keep_alive;
+        match plan.encoding {
+            BodyEncoding::Chunked => self.send_all(&mut [IoSlice::new(LAST_CHUNK)])?,
+            BodyEncoding::Length(length) if self.body_bytes_sent < length => {
+                self.mismatch = Some(LengthMismatch::Shortage(length - self.body_bytes_sent));
+                keep_alive = KeepAlive::Close;
+            }
+            BodyEncoding::Length(_) | BodyEncoding::None | BodyEncoding::UntilClose => {}
+        }
+        self.response = Response::Ended(keep_alive);
+        Ok(())
+    }
+
+    /// Answers with the server's own error response if nothing has been sent, and closes the
+    /// connection in any case.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn fail(&mut self, status: u16) -> io::Result<()> {
+        if self.is_head_sent() {
+            self.response = Response::Broken;
+            return Ok(());
+        }
+        let mut out = Vec::new();
+        error_response(status, self.facts.kind, &self.client.shared.fields.borrow(), &mut out);
+        self.status = status;
+        self.response = Response::Ended(KeepAlive::Close);
+        let sent = self.send_all(&mut [IoSlice::new(&out)]);
+        self.body_bytes_sent = 0;
+        sent
+    }
+
+    /// Whether the head of the response has been sent, so that it cannot be changed any more.
+    pub fn is_head_sent(&self) -> bool {
+        !matches!(self.response, Response::Unbegun | Response::Begun(_))
+    }
+
+    /// Whether a response has been begun or sent.
+    pub fn is_begun(&self) -> bool {
+        !matches!(self.response, Response::Unbegun)
+    }
+
+    /// The status that was sent, or will be; 0 if none was begun.
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// How many bytes of the response's body have been sent, framing not counted.
+    pub fn body_bytes_sent(&self) -> u64 {
+        self.body_bytes_sent
+    }
+
+    /// How the body differed from its announced length, once that is known.
+    pub fn length_mismatch(&self) -> Option<LengthMismatch> {
+        self.mismatch
+    }
+
+    /// What is to become of the connection. An exchange that has not ended is broken off.
+    pub(crate) fn conclude(&mut self) -> Conclusion {
+        let Response::Ended(keep_alive) = self.response else { return Conclusion::Broken };
+        let unread = match self.body {
+            RequestBody::Streaming { left } => left,
+            RequestBody::Empty | RequestBody::Collected { .. } => 0,
+            RequestBody::Broken => return Conclusion::Linger,
+        };
+        match keep_alive {
+            KeepAlive::Keep => Conclusion::Keep { unread },
+            KeepAlive::Close if unread > 0 => Conclusion::Linger,
+            KeepAlive::Close => Conclusion::Close,
+        }
+    }
+
+    fn read_streaming(&mut self, buffer: &mut [u8], left: u64) -> io::Result<usize> {
+        let room = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        if room == 0 {
+            return Ok(0);
+        }
+        let read = self.receive(&mut buffer[..room]).and_then(|count| match count {
+            0 => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
+            count => Ok(count),
+        });
+        self.body = match read {
+            Ok(count) if count as u64 == left => RequestBody::Empty,
+            Ok(count) => RequestBody::Streaming { left: left - count as u64 },
+            Err(_) => RequestBody::Broken,
+        };
+        read
+    }
+
+    /// Takes bytes from the connection's input first, then from the socket.
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let shared = Rc::clone(&self.client.shared);
+        let kept = shared.with(self.client.id, |connection| {
+            let count = connection.input.unread().len().min(buffer.len());
+            buffer[..count].copy_from_slice(&connection.input.unread()[..count]);
+            connection.input.consume(count);
+            count
+        });
+        match kept {
+            Some(0) => {}
+            Some(count) => return Ok(count),
+            None => return Err(io::ErrorKind::NotConnected.into()),
+        }
+        self.ask_for_body()?;
+        loop {
+            match sys::receive(self.fd, buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    shared.wait(self.client.id, Waiter::Reader, shared.config.body_timeout)?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// RFC 9110 section 10.1.1: asked once, and never after the response has begun to go out.
+    fn ask_for_body(&mut self) -> io::Result<()> {
+        if self.expectation == Expectation::None || self.is_head_sent() {
+            return Ok(());
+        }
+        self.expectation = Expectation::None;
+        self.send_all(&mut [IoSlice::new(CONTINUE)])
+    }
+
+    /// Sends the head if it was not sent yet, together with `piece`, encoded as the body needs it.
+    fn send(&mut self, piece: &[u8]) -> io::Result<()> {
+        let head = match std::mem::replace(&mut self.response, Response::Unbegun) {
+            Response::Begun(builder) => self.finish_head(builder)?,
+            Response::Unbegun => {
+                let message = "no response has been begun";
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+            }
+            Response::Broken => {
+                self.response = Response::Broken;
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            sent => {
+                self.response = sent;
+                Vec::new()
+            }
+        };
+        let sent = self.send_piece(&head, piece);
+        self.out = head;
+        sent
+    }
+
+    fn finish_head(&mut self, mut builder: ResponseBuilder) -> io::Result<Vec<u8>> {
+        if !self.may_keep_alive() {
+            builder.close();
+        }
+        let finished = builder.finish(self.known_length, &self.client.shared.fields.borrow());
+        let (head, plan) =
+            finished.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        self.response = Response::Body(plan);
+        Ok(head)
+    }
+
+    /// Whether another request could be read after this one.
+    fn may_keep_alive(&self) -> bool {
+        let readable = match self.body {
+            RequestBody::Empty | RequestBody::Collected { .. } => true,
+            // A client that still waits to be asked may or may not send the body.
+            RequestBody::Streaming { left } => {
+                left <= DISCARD_BYTES_MAX && self.expectation == Expectation::None
+            }
+            RequestBody::Broken => false,
+        };
+        let shared = &self.client.shared;
+        readable && !shared.stopping.get() && !shared.config.keep_alive_timeout.is_zero()
+    }
+
+    fn send_piece(&mut self, head: &[u8], piece: &[u8]) -> io::Result<()> {
+        let Response::Body(plan) = &self.response else { return Ok(()) };
+        let encoding = plan.encoding;
+        let length = piece.len() as u64;
+        let sent_length = match encoding {
+            BodyEncoding::None => 0,
+            BodyEncoding::Length(total) => self.clip(length, total),
+            BodyEncoding::Chunked | BodyEncoding::UntilClose => length,
+        };
+        let piece = &piece[..usize::try_from(sent_length).unwrap_or(piece.len())];
+        match NonZeroUsize::new(piece.len()) {
+            Some(size) if encoding == BodyEncoding::Chunked => {
+                let size = ChunkHeader::new(size);
+                self.send_all(&mut [
+                    IoSlice::new(head),
+                    IoSlice::new(size.as_bytes()),
+                    IoSlice::new(piece),
+                    IoSlice::new(CHUNK_END),
+                ])?;
+            }
+            _ => self.send_all(&mut [IoSlice::new(head), IoSlice::new(piece)])?,
+        }
+        self.body_bytes_sent += sent_length;
+        Ok(())
+    }
+
+    /// How much of `bytes` still belongs to a body of `total` bytes.
+    fn clip(&mut self, bytes: u64, total: u64) -> u64 {
+        let left = total - self.body_bytes_sent.min(total);
+        if bytes > left {
+            self.mismatch = Some(LengthMismatch::Excess);
+        }
+        bytes.min(left)
+    }
+
+    fn send_all(&mut self, mut pieces: &mut [IoSlice<'_>]) -> io::Result<()> {
+        IoSlice::advance_slices(&mut pieces, 0);
+        while !pieces.is_empty() {
+            let sent = self.retry(|fd| sys::send_vectored(fd, pieces))?;
+            IoSlice::advance_slices(&mut pieces, sent);
+        }
+        Ok(())
+    }
+
+    /// Calls `send` until the socket takes something, waiting in between. A failure breaks the
+    /// response.
+    fn retry<N>(&mut self, mut send: impl FnMut(RawFd) -> io::Result<N>) -> io::Result<N> {
+        loop {
+            let waited = match send(self.fd) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let shared = &self.client.shared;
+                    shared.wait(self.client.id, Waiter::Writer, shared.config.send_timeout)
+                }
+                Err(error) => Err(error),
+                Ok(count) => return Ok(count),
+            };
+            if let Err(error) = waited {
+                self.response = Response::Broken;
+                return Err(error);
+            }
+        }
+    }
+}
+
+impl Read for Exchange {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.read_body(buffer)
+    }
+}

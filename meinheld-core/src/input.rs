@@ -1,0 +1,108 @@
+//! Received bytes that are not used up yet, and the pool of buffers that they are received into.
+//!
+//! A connection that waits owns no more memory than the bytes it has sent: the large buffers go
+//! back to the pool. Not here: receiving.
+
+/// How much is received at once, in bytes. A head must fit.
+pub(crate) const BUFFER_BYTES: usize = 64 * 1024;
+
+/// How many unused buffers are kept.
+const SPARE_BUFFERS_MAX: usize = 16;
+
+/// Bytes with a cursor: what lies before it has been consumed.
+#[derive(Debug, Default)]
+pub(crate) struct Input {
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+impl Input {
+    /// The bytes that have not been consumed.
+    pub(crate) fn unread(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.start == self.bytes.len()
+    }
+
+    /// Moves the cursor on by `count`, at most to the end.
+    pub(crate) fn consume(&mut self, count: usize) {
+        self.start = (self.start + count).min(self.bytes.len());
+        if self.is_empty() {
+            self.bytes.clear();
+            self.start = 0;
+        }
+    }
+
+    /// The vector to receive into, the consumed part removed, with room for more.
+    pub(crate) fn tail(&mut self) -> &mut Vec<u8> {
+        if self.start > 0 {
+            self.bytes.drain(..self.start);
+            self.start = 0;
+        }
+        if self.bytes.len() == self.bytes.capacity() {
+            self.bytes.reserve(BUFFER_BYTES);
+        }
+        &mut self.bytes
+    }
+}
+
+impl From<Vec<u8>> for Input {
+    fn from(bytes: Vec<u8>) -> Input {
+        Input { bytes, start: 0 }
+    }
+}
+
+/// Buffers of [`BUFFER_BYTES`], the last one back being the first one out.
+#[derive(Debug, Default)]
+pub(crate) struct Buffers {
+    spare: Vec<Vec<u8>>,
+}
+
+impl Buffers {
+    /// Exchanges a small input for one with a whole buffer behind it, holding the same bytes.
+    pub(crate) fn grow(&mut self, input: Input) -> Input {
+        if input.bytes.capacity() >= BUFFER_BYTES {
+            return input;
+        }
+        let mut bytes = self.spare.pop().unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES));
+        bytes.extend_from_slice(input.unread());
+        Input { bytes, start: 0 }
+    }
+
+    /// The opposite: takes the buffer back, and leaves the bytes in a vector of their length.
+    pub(crate) fn shrink(&mut self, mut input: Input) -> Input {
+        if input.bytes.capacity() < BUFFER_BYTES {
+            return input;
+        }
+        let kept = input.unread().to_vec();
+        input.bytes.clear();
+        if self.spare.len() < SPARE_BUFFERS_MAX {
+            self.spare.push(input.bytes);
+        }
+        Input { bytes: kept, start: 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn consuming_growing_and_shrinking_keep_the_bytes() {
+        let mut buffers = Buffers::default();
+        let mut input = buffers.grow(Input::default());
+        input.tail().extend_from_slice(b"abcdef");
+        input.consume(2);
+        let input = buffers.shrink(input);
+        assert_eq!(input.unread(), b"cdef");
+        assert_eq!(buffers.spare.len(), 1);
+        let mut input = buffers.grow(input);
+        assert_eq!(buffers.spare.len(), 0, "the buffer is used again");
+        assert_eq!(input.unread(), b"cdef");
+        assert_eq!(input.tail().capacity(), BUFFER_BYTES);
+        input.consume(10);
+        assert!(input.is_empty());
+    }
+}

@@ -1,0 +1,134 @@
+//! One request in its coroutine, from its head to the decision what becomes of its connection.
+//!
+//! Not here: how the head and the body came in (see driver.rs).
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+
+use meinheld_coro::without_parking;
+
+use crate::client::Client;
+use crate::connection::{CloseReason, ConnectionId, Phase};
+use crate::driver::Driver;
+use crate::exchange::{Conclusion, Exchange, Expectation, RequestBody};
+use crate::http::RequestFacts;
+use crate::input::Input;
+use crate::service::{ConnectionInfo, Report, Service};
+
+/// A request that can begin: its head is complete, and its body where that is to be collected.
+pub(crate) struct Incoming {
+    /// The head, and whatever follows it in the same input.
+    pub(crate) bytes: Input,
+    /// How much of `bytes` is used up once the head has been accepted.
+    pub(crate) consume: usize,
+    pub(crate) facts: RequestFacts,
+    pub(crate) expectation: Expectation,
+    pub(crate) body: RequestBody,
+}
+
+impl<S: Service> Driver<S> {
+    /// Begins a request in a coroutine, and runs it until it first waits or ends.
+    pub(crate) fn start(self: &Rc<Self>, id: ConnectionId, incoming: Incoming) {
+        self.shared.with(id, |connection| {
+            connection.phase = Phase::Busy;
+            connection.deadline = None;
+            connection.scanned = 0;
+        });
+        let kind = incoming.facts.kind;
+        let driver = Rc::clone(self);
+        if let Err(error) = self.scheduler.start(move || driver.serve(id, incoming)) {
+            self.service.report(&Report::NoCoroutine { error: &error });
+            self.shared.refuse(id, 503, kind);
+        }
+    }
+
+    fn serve(&self, id: ConnectionId, incoming: Incoming) {
+        let known = self.shared.with(id, |connection| {
+            (connection.fd(), Rc::clone(&connection.peer), Rc::clone(&connection.local))
+        });
+        let Some((fd, peer, local)) = known else { return };
+        let Incoming { bytes, consume, facts, expectation, body } = incoming;
+        let connection = ConnectionInfo { peer: &peer, local: &local, body_bytes: body.length() };
+        let client = Client::new(Rc::clone(&self.shared), id);
+        let mut exchange = Exchange::new(client, fd, facts, expectation, body);
+        let served = catch_unwind(AssertUnwindSafe(|| {
+            let request = self.accept(id, bytes, consume, &connection);
+            self.service.call(request, &mut exchange);
+        }));
+        if served.is_err() {
+            self.service.report(&Report::Panicked { peer: &peer });
+            let _ = exchange.fail(500);
+        }
+        // A failure breaks the exchange, and `conclude` tells so.
+        let _ = exchange.end();
+        let conclusion = exchange.conclude();
+        drop(exchange);
+        self.conclude(id, conclusion);
+    }
+
+    /// Has the service take what it needs of the head, and returns the rest of the input to the
+    /// connection.
+    fn accept(
+        &self,
+        id: ConnectionId,
+        mut bytes: Input,
+        consume: usize,
+        connection: &ConnectionInfo<'_>,
+    ) -> S::Request {
+        let request = without_parking(|| {
+            let index = self.index.borrow();
+            self.service.accept(&index.view(bytes.unread()), connection)
+        });
+        bytes.consume(consume);
+        if bytes.is_empty() {
+            self.shared.buffers.borrow_mut().shrink(bytes);
+        } else {
+            self.shared.with(id, |connection| connection.input = bytes);
+        }
+        request
+    }
+
+    fn conclude(&self, id: ConnectionId, conclusion: Conclusion) {
+        match conclusion {
+            Conclusion::Keep { .. } if self.shared.stopping.get() => {
+                self.shared.close(id, CloseReason::Stopping);
+            }
+            Conclusion::Keep { unread: 0 } => self.keep(id),
+            Conclusion::Keep { unread } => {
+                self.shared.with(id, |connection| connection.phase = Phase::Discarding(unread));
+                self.shared.arm(id, self.shared.now.get() + self.shared.config.linger_timeout);
+                self.shared.pending.borrow_mut().push_back(id);
+            }
+            Conclusion::Close => {
+                // Closing with unread input resets the connection, and the response with it.
+                let unread = self.shared.with(id, |connection| connection.has_unread());
+                match unread {
+                    Some(true) => self.shared.linger(id, Vec::new()),
+                    _ => self.shared.close(id, CloseReason::Finished),
+                }
+            }
+            Conclusion::Linger => self.shared.linger(id, Vec::new()),
+            Conclusion::Broken => self.shared.close(id, CloseReason::SocketError),
+        }
+    }
+
+    /// Waits for the next request on the connection, or takes it up if it is there already.
+    fn keep(&self, id: ConnectionId) {
+        let unread = self.shared.with(id, |connection| {
+            connection.phase = Phase::Head;
+            connection.waiter = None;
+            connection.has_unread()
+        });
+        match unread {
+            None => {}
+            Some(true) => self.shared.pending.borrow_mut().push_back(id),
+            Some(false) => {
+                let timeout = self.shared.config.keep_alive_timeout;
+                self.shared.arm(id, self.shared.now.get() + timeout);
+                if self.shared.watch(id).is_err() {
+                    self.shared.close(id, CloseReason::SocketError);
+                }
+            }
+        }
+    }
+}

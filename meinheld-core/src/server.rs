@@ -1,0 +1,355 @@
+//! The server: one thread, one loop, and the handle by which others stop it.
+//!
+//! One turn of the loop:
+//!
+//! ```text
+//!   poll without waiting ── nothing to do? ──▶ give up the host's lock and wait
+//!        │                                          │
+//!        ▼                                          ▼
+//!   events: accept, receive and begin requests, wake those that wait
+//!   timers: refuse or close what took too long; wake what was to wake
+//!   ready:  run each request that can go on, once
+//!   rest:   connections with more input, host's turn, stopping
+//! ```
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::ops::ControlFlow;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use meinheld_coro::{Scheduler, Shutdown, Suspended};
+
+use crate::accept::{Accepted, Listeners};
+use crate::address::Address;
+use crate::config::Config;
+use crate::connection::{CloseReason, ConnectionId, Token};
+use crate::driver::Driver;
+use crate::listener::Listener;
+use crate::service::{Report, Service};
+use crate::shared::Shared;
+use crate::sys::{self, Bell, Event, Events, Interest, SignalPipe};
+
+/// How many events are taken at a time.
+const EVENTS_MAX: usize = 512;
+
+/// How long requests in flight may take to end after SIGINT or SIGTERM.
+const TERMINATION_GRACE: Duration = Duration::from_secs(30);
+
+/// An HTTP/1.1 server that runs each request in a coroutine of its own, all on one thread.
+pub struct Server<S: Service> {
+    driver: Rc<Driver<S>>,
+    listeners: RefCell<Listeners>,
+    bell: Arc<Bell>,
+    requested: Arc<StopRequest>,
+    signals: RefCell<Option<Signals>>,
+    stop: Cell<Stop>,
+}
+
+/// Stops a server from anywhere: any thread, any request.
+#[derive(Clone)]
+pub struct Handle {
+    bell: Arc<Bell>,
+    requested: Arc<StopRequest>,
+}
+
+#[derive(Default)]
+struct StopRequest {
+    pending: AtomicBool,
+    grace: Mutex<Option<Duration>>,
+}
+
+struct Signals {
+    pipe: SignalPipe,
+    /// Whether they stop the server, or only wake the host.
+    stop: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Stop {
+    /// Not stopping.
+    Serving,
+    /// No new requests; those in flight have until the deadline.
+    Draining(Option<Instant>),
+}
+
+/// How a server's run ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stopped {
+    /// Requests that were cancelled since the time they were given was over.
+    pub cancelled: usize,
+    /// Of those, how many could not be ended and were leaked.
+    pub abandoned: usize,
+}
+
+/// Raises this process's soft limit on open descriptors to the hard one, and tells that limit: about
+/// as many connections can be open at once.
+///
+/// # Errors
+/// What the system says.
+pub fn raise_descriptor_limit() -> io::Result<u64> {
+    sys::raise_descriptor_limit()
+}
+
+impl Handle {
+    /// Stops the server: it stops listening, closes what is idle, lets requests in flight finish,
+    /// for `grace` at the most (`None`: without limit), and cancels what is left then. A second call
+    /// replaces the time that is left.
+    pub fn stop(&self, grace: Option<Duration>) {
+        *self.requested.grace.lock().unwrap_or_else(PoisonError::into_inner) = grace;
+        self.requested.pending.store(true, Ordering::Release);
+        self.bell.ring();
+    }
+}
+
+impl<S: Service> Server<S> {
+    /// Makes a server that listens nowhere yet.
+    ///
+    /// # Errors
+    /// When the process has no descriptors left.
+    pub fn new(config: Config, service: S) -> io::Result<Server<S>> {
+        let bell = Arc::new(Bell::new()?);
+        let scheduler = Scheduler::new(meinheld_coro::Config {
+            stack_bytes: config.stack_bytes,
+            coroutines_max: config.coroutines_max,
+            locals: service.locals(),
+            waker: Some(Waker::from(Arc::clone(&bell))),
+            ..meinheld_coro::Config::default()
+        });
+        let shared = Shared::new(config)?;
+        shared.epoll.add(bell.fd(), Token::Bell.into(), Interest::Level)?;
+        Ok(Server {
+            driver: Rc::new(Driver::new(shared, service, scheduler)),
+            listeners: RefCell::default(),
+            bell,
+            requested: Arc::default(),
+            signals: RefCell::new(None),
+            stop: Cell::new(Stop::Serving),
+        })
+    }
+
+    /// Adds a listener.
+    pub fn listen(&self, listener: Listener) {
+        self.listeners.borrow_mut().push(listener);
+    }
+
+    /// The addresses that the server listens on.
+    pub fn addresses(&self) -> Vec<Address> {
+        self.listeners.borrow().iter().map(|listener| listener.address().clone()).collect()
+    }
+
+    /// A handle to stop the server by.
+    pub fn handle(&self) -> Handle {
+        Handle { bell: Arc::clone(&self.bell), requested: Arc::clone(&self.requested) }
+    }
+
+    /// The application.
+    pub fn service(&self) -> &S {
+        &self.driver.service
+    }
+
+    /// The scheduler that the requests run on.
+    pub fn scheduler(&self) -> &Scheduler {
+        &self.driver.scheduler
+    }
+
+    /// How many connections are open.
+    pub fn connection_count(&self) -> usize {
+        self.driver.shared.connections.borrow().len()
+    }
+
+    /// The suspended requests, longest first.
+    pub fn suspended(&self) -> Vec<Suspended> {
+        self.driver.scheduler.suspended()
+    }
+
+    /// Has SIGINT and SIGTERM stop the server gracefully, within 30 s; the second one at once.
+    ///
+    /// # Errors
+    /// When the process has no descriptors left.
+    pub fn stop_on_termination(&self) -> io::Result<()> {
+        let pipe = SignalPipe::new()?;
+        pipe.catch_termination()?;
+        self.watch_signals(pipe, true)
+    }
+
+    /// Has every byte written to `pipe` wake the loop, for a host that handles signals itself, in
+    /// [`Service::turn`].
+    ///
+    /// # Errors
+    /// When epoll refuses the pipe.
+    pub fn wake_on(&self, pipe: SignalPipe) -> io::Result<()> {
+        self.watch_signals(pipe, false)
+    }
+
+    fn watch_signals(&self, pipe: SignalPipe, stop: bool) -> io::Result<()> {
+        let epoll = &self.driver.shared.epoll;
+        epoll.add(pipe.reader(), Token::Signals.into(), Interest::Level)?;
+        *self.signals.borrow_mut() = Some(Signals { pipe, stop });
+        Ok(())
+    }
+
+    /// Serves until it is stopped.
+    ///
+    /// # Errors
+    /// When the listeners cannot be watched, or waiting for events fails.
+    pub fn run(&self) -> io::Result<Stopped> {
+        self.listeners.borrow_mut().watch(&self.driver.shared)?;
+        let mut events = Events::with_capacity(EVENTS_MAX);
+        let ended = loop {
+            if let Err(error) = self.turn(&mut events) {
+                self.driver.service.report(&Report::PollFailed { error: &error });
+                break Err(error);
+            }
+            if self.is_done() {
+                break Ok(());
+            }
+        };
+        let Shutdown { ended: cancelled, abandoned } = self.shut_down();
+        ended.map(|()| Stopped { cancelled: cancelled + abandoned, abandoned })
+    }
+
+    fn turn(&self, events: &mut Events) -> io::Result<()> {
+        let driver = &self.driver;
+        self.poll(events)?;
+        driver.shared.begin_turn();
+        for index in 0..events.len() {
+            if let Some(event) = events.event(index) {
+                self.dispatch(event);
+            }
+        }
+        while let Some(id) = driver.shared.pop_expired() {
+            driver.expire(id);
+        }
+        self.listeners.borrow_mut().resume(&driver.shared)?;
+        driver.scheduler.advance(driver.shared.now.get());
+        driver.scheduler.run_ready();
+        self.advance_pending();
+        if driver.service.turn() == ControlFlow::Break(()) {
+            self.begin_stop(Some(Duration::ZERO));
+        }
+        self.take_stop_request();
+        Ok(())
+    }
+
+    /// Polls; waits if there is nothing to do at all.
+    fn poll(&self, events: &mut Events) -> io::Result<()> {
+        let shared = &self.driver.shared;
+        shared.epoll.wait(events, Some(Duration::ZERO))?;
+        let idle = events.len() == 0
+            && !self.driver.scheduler.has_ready()
+            && shared.pending.borrow().is_empty();
+        if !idle {
+            return Ok(());
+        }
+        let timeout = self.next_deadline().map(|at| at.saturating_duration_since(Instant::now()));
+        let mut result = Ok(());
+        self.driver.service.blocked(&mut || result = shared.epoll.wait(events, timeout));
+        result
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let stop = match self.stop.get() {
+            Stop::Serving => None,
+            Stop::Draining(deadline) => deadline,
+        };
+        let timer = self.driver.shared.timers.borrow().next_deadline();
+        let paused = self.listeners.borrow().paused_until();
+        [stop, timer, paused, self.driver.scheduler.next_deadline()].into_iter().flatten().min()
+    }
+
+    fn dispatch(&self, event: Event) {
+        match Token::from(event.token) {
+            Token::Connection(id) => self.driver.handle_event(id, event),
+            Token::Listener(index) => self.accept(index),
+            Token::Bell => self.bell.silence(),
+            Token::Signals => self.take_signals(),
+        }
+    }
+
+    fn accept(&self, index: u32) {
+        let accepted = self.listeners.borrow_mut().accept(&self.driver.shared, index);
+        let connected = match accepted {
+            Accepted::Connections(connected) => connected,
+            Accepted::Paused(connected, error) => {
+                if let Some(error) = error {
+                    self.driver.service.report(&Report::AcceptFailed { error: &error });
+                }
+                connected
+            }
+        };
+        for id in connected {
+            self.driver.advance(id);
+        }
+    }
+
+    /// Goes on with connections that have input which no event will tell of, each once.
+    fn advance_pending(&self) {
+        let count = self.driver.shared.pending.borrow().len();
+        for _ in 0..count {
+            let next: Option<ConnectionId> = self.driver.shared.pending.borrow_mut().pop_front();
+            if let Some(id) = next {
+                self.driver.advance(id);
+            }
+        }
+    }
+
+    fn take_signals(&self) {
+        let (numbers, stop) = match &*self.signals.borrow() {
+            Some(signals) => (signals.pipe.take(), signals.stop),
+            None => return,
+        };
+        for _ in numbers {
+            if stop {
+                let stopping = matches!(self.stop.get(), Stop::Draining(_));
+                let grace = if stopping { Duration::ZERO } else { TERMINATION_GRACE };
+                self.begin_stop(Some(grace));
+            }
+        }
+    }
+
+    fn take_stop_request(&self) {
+        if self.requested.pending.swap(false, Ordering::Acquire) {
+            let grace = *self.requested.grace.lock().unwrap_or_else(PoisonError::into_inner);
+            self.begin_stop(grace);
+        }
+    }
+
+    /// Stops listening, closes what is idle, and gives the rest `grace` to end.
+    fn begin_stop(&self, grace: Option<Duration>) {
+        let shared = &self.driver.shared;
+        let deadline = grace.and_then(|grace| shared.now.get().checked_add(grace));
+        self.stop.set(Stop::Draining(deadline));
+        if !shared.stopping.replace(true) {
+            self.listeners.borrow_mut().close(shared);
+            let idle = shared.connections.borrow().idle_ids();
+            for id in idle {
+                shared.close(id, CloseReason::Stopping);
+            }
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        match self.stop.get() {
+            Stop::Serving => false,
+            Stop::Draining(deadline) => {
+                self.connection_count() == 0
+                    || deadline.is_some_and(|deadline| deadline <= Instant::now())
+            }
+        }
+    }
+
+    /// Cancels the requests that are left, and closes every connection.
+    fn shut_down(&self) -> Shutdown {
+        self.begin_stop(Some(Duration::ZERO));
+        let shutdown = self.driver.scheduler.shutdown();
+        let left = self.driver.shared.connections.borrow().ids();
+        for id in left {
+            self.driver.shared.close(id, CloseReason::Stopping);
+        }
+        shutdown
+    }
+}

@@ -1,0 +1,206 @@
+//! What the loop and the requests share: connections, descriptors, timers, the date.
+//!
+//! INVARIANT: no `RefCell` of this file is borrowed across a wait, and none while a request runs.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::RawFd;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use meinheld_coro::{Interrupt, Ticket, Timers};
+
+use crate::config::Config;
+use crate::connection::Phase;
+use crate::connection::{CloseReason, Connection, ConnectionId, Connections, Token, Waiter};
+use crate::http::{RequestKind, ServerFields, error_response};
+use crate::input::{Buffers, Input};
+use crate::sys::{self, Epoll, Interest};
+
+/// The server's state but for its application and its scheduler.
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) epoll: Epoll,
+    pub(crate) connections: RefCell<Connections>,
+    pub(crate) timers: RefCell<Timers<ConnectionId>>,
+    pub(crate) buffers: RefCell<Buffers>,
+    pub(crate) fields: RefCell<ServerFields>,
+    /// Connections that have input for the loop to look at, without an event to tell of it.
+    pub(crate) pending: RefCell<VecDeque<ConnectionId>>,
+    /// The time of this turn.
+    pub(crate) now: Cell<Instant>,
+    pub(crate) stopping: Cell<bool>,
+    unix_seconds: Cell<u64>,
+}
+
+impl Shared {
+    pub(crate) fn new(config: Config) -> io::Result<Shared> {
+        let shared = Shared {
+            config,
+            epoll: Epoll::new()?,
+            connections: RefCell::default(),
+            timers: RefCell::default(),
+            buffers: RefCell::default(),
+            fields: RefCell::default(),
+            pending: RefCell::default(),
+            now: Cell::new(Instant::now()),
+            stopping: Cell::new(false),
+            unix_seconds: Cell::new(0),
+        };
+        shared.begin_turn();
+        Ok(shared)
+    }
+
+    /// Reads the clocks, once a turn.
+    pub(crate) fn begin_turn(&self) {
+        self.now.set(Instant::now());
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        if self.unix_seconds.replace(since_epoch.as_secs()) != since_epoch.as_secs() {
+            self.fields.borrow_mut().date.refresh(since_epoch.as_secs());
+        }
+    }
+
+    /// Calls `use_it` with an open connection.
+    pub(crate) fn with<R>(
+        &self,
+        id: ConnectionId,
+        use_it: impl FnOnce(&mut Connection) -> R,
+    ) -> Option<R> {
+        self.connections.borrow_mut().entry(id).map(use_it)
+    }
+
+    /// Has epoll watch the connection, if it does not yet.
+    pub(crate) fn watch(&self, id: ConnectionId) -> io::Result<()> {
+        let fd = self.with(id, |connection| (!connection.watched).then(|| connection.fd()));
+        let Some(fd) = fd.ok_or(io::ErrorKind::NotConnected)? else { return Ok(()) };
+        self.epoll.add(fd, Token::Connection(id).into(), Interest::Edge)?;
+        self.with(id, |connection| connection.watched = true);
+        Ok(())
+    }
+
+    /// Parks the running request until its connection is ready, for `timeout` at the most.
+    pub(crate) fn wait(
+        &self,
+        id: ConnectionId,
+        waiter: impl FnOnce(Ticket) -> Waiter,
+        timeout: Duration,
+    ) -> io::Result<()> {
+        let Some(ticket) = meinheld_coro::ticket() else {
+            return Err(io::Error::other("only a request can wait for its client"));
+        };
+        self.set_waiter(id, waiter(ticket))?;
+        let parked = meinheld_coro::park(Instant::now().checked_add(timeout));
+        self.with(id, |connection| connection.waiter = None);
+        parked.map_err(|interrupt| match interrupt {
+            Interrupt::TimedOut => io::Error::from(io::ErrorKind::TimedOut),
+            other => io::Error::other(other),
+        })
+    }
+
+    /// Notes who is to be told of the connection's next event, which epoll watches for from now on.
+    pub(crate) fn set_waiter(&self, id: ConnectionId, waiter: Waiter) -> io::Result<()> {
+        self.watch(id)?;
+        let large = self.with(id, |connection| {
+            connection.waiter = Some(waiter);
+            std::mem::take(&mut connection.input)
+        });
+        let input = self.buffers.borrow_mut().shrink(large.unwrap_or_default());
+        self.with(id, |connection| connection.input = input);
+        Ok(())
+    }
+
+    /// Sets what a connection that no request runs on waits for, at the longest until `deadline`.
+    pub(crate) fn arm(&self, id: ConnectionId, deadline: Instant) {
+        let mut connections = self.connections.borrow_mut();
+        let Some(connection) = connections.entry(id) else { return };
+        connection.deadline = Some(deadline);
+        let mut timers = self.timers.borrow_mut();
+        match connection.timer {
+            // A timer that expires too early looks at the deadline and is armed again then.
+            Some((_, at)) if at <= deadline => {}
+            armed => {
+                if let Some((timer, _)) = armed {
+                    timers.cancel(timer);
+                }
+                connection.timer = Some((timers.arm(deadline, id), deadline));
+            }
+        }
+    }
+
+    /// The connection of the next timer that has expired, if its deadline has passed too.
+    pub(crate) fn pop_expired(&self) -> Option<ConnectionId> {
+        let now = self.now.get();
+        loop {
+            let id = self.timers.borrow_mut().pop_expired(now)?;
+            let deadline = self.with(id, |connection| {
+                connection.timer = None;
+                connection.deadline
+            });
+            match deadline.flatten() {
+                Some(deadline) if deadline <= now => return Some(id),
+                Some(deadline) => self.arm(id, deadline),
+                None => {}
+            }
+        }
+    }
+
+    /// Closes a connection now.
+    pub(crate) fn close(&self, id: ConnectionId, _reason: CloseReason) {
+        let removed = self.connections.borrow_mut().remove(id);
+        let Some(mut connection) = removed else { return };
+        if let Some((timer, _)) = connection.timer {
+            self.timers.borrow_mut().cancel(timer);
+        }
+        self.buffers.borrow_mut().shrink(std::mem::take(&mut connection.input));
+    }
+
+    /// Answers a connection by the server's own error response, and lets it linger.
+    pub(crate) fn refuse(&self, id: ConnectionId, status: u16, kind: RequestKind) {
+        let mut output = Vec::new();
+        error_response(status, kind, &self.fields.borrow(), &mut output);
+        self.linger(id, output);
+    }
+
+    /// Sends `output`, ends our side, and then waits for the peer to end its own, so that the peer
+    /// can read the response before a reset destroys it (RFC 9112 section 9.6).
+    pub(crate) fn linger(&self, id: ConnectionId, output: Vec<u8>) {
+        let lingering = self.with(id, |connection| {
+            connection.phase = Phase::Lingering(output);
+            connection.input = Input::default();
+        });
+        if lingering.is_some() {
+            self.arm(id, self.now.get() + self.config.linger_timeout);
+            self.flush(id);
+        }
+    }
+
+    /// Sends what a lingering connection has to send, as far as the socket takes it.
+    pub(crate) fn flush(&self, id: ConnectionId) {
+        let step = self.with(id, |connection| {
+            let fd = connection.fd();
+            let Phase::Lingering(output) = &mut connection.phase else { return Ok(true) };
+            flush_to(fd, output)
+        });
+        let watched = match step {
+            None | Some(Ok(true)) => Ok(()),
+            Some(Ok(false)) => self.watch(id),
+            Some(Err(error)) => Err(error),
+        };
+        if watched.is_err() {
+            self.close(id, CloseReason::SocketError);
+        }
+    }
+}
+
+/// Sends what the socket takes; false if something is left. When all is out, our side is ended.
+fn flush_to(fd: RawFd, output: &mut Vec<u8>) -> io::Result<bool> {
+    while !output.is_empty() {
+        match sys::send(fd, output) {
+            Ok(count) => drop(output.drain(..count)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(error) => return Err(error),
+        }
+    }
+    sys::shutdown_write(fd)?;
+    Ok(false)
+}

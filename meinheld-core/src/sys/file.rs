@@ -1,0 +1,41 @@
+//! Files to sockets by sendfile(2), and the limit on descriptors.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use super::syscall;
+
+/// What the kernel takes in one call at the most, in bytes (0x7ffff000).
+const SEND_FILE_BYTES_MAX: u64 = 0x7fff_f000;
+
+/// Sends up to `bytes` of `file` from `offset`; tells how many. Zero is the end of the file.
+pub(crate) fn send_file(
+    socket: RawFd,
+    file: BorrowedFd<'_>,
+    offset: u64,
+    bytes: u64,
+) -> io::Result<u64> {
+    let mut position =
+        libc::off_t::try_from(offset).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let count = usize::try_from(bytes.min(SEND_FILE_BYTES_MAX)).unwrap_or(usize::MAX);
+    let sent = syscall!(sendfile(socket, file.as_raw_fd(), &raw mut position, count))?;
+    Ok(sent.unsigned_abs() as u64)
+}
+
+/// Makes a descriptor of one's own for an open file.
+pub(crate) fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
+    let copy = syscall!(fcntl(fd, libc::F_DUPFD_CLOEXEC, 0))?;
+    // SAFETY: the descriptor was just made, and nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
+/// Raises the soft limit on open descriptors to the hard one; the limit that now holds.
+pub(crate) fn raise_descriptor_limit() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    syscall!(getrlimit(libc::RLIMIT_NOFILE, &raw mut limit))?;
+    if limit.rlim_cur < limit.rlim_max {
+        limit.rlim_cur = limit.rlim_max;
+        syscall!(setrlimit(libc::RLIMIT_NOFILE, &raw const limit))?;
+    }
+    Ok(limit.rlim_cur)
+}

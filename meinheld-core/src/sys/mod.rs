@@ -1,0 +1,38 @@
+//! The system calls of the server, and nothing else that is `unsafe`.
+//!
+//! What a platform has to supply:
+//! - `epoll`   readiness: [`Epoll`], and the [`Bell`] that other threads ring;
+//! - `socket`  listening, accepting, receiving, sending, half-closing; addresses;
+//! - `file`    sending a file to a socket, the descriptor limit;
+//! - `signal`  signals as bytes on a descriptor.
+//!
+//! Every call returns an `io::Result`; every descriptor is an `OwnedFd` with one owner. Not here:
+//! what any of it is for.
+
+mod epoll;
+mod file;
+mod signal;
+mod socket;
+
+pub(crate) use epoll::{Bell, Epoll, Event, Events, Interest};
+pub(crate) use file::{duplicate, raise_descriptor_limit, send_file};
+pub use signal::SignalPipe;
+pub(crate) use socket::{
+    Inherited, accept, bind_tcp, bind_unix, inherit, local_address, peer_has_closed, receive,
+    receive_into, send, send_vectored, shutdown_write,
+};
+
+/// The error of an address that somebody else listens on.
+pub(crate) const EADDRINUSE: i32 = libc::EADDRINUSE;
+
+/// Calls a libc function that answers -1 on failure; its result as an `io::Result`.
+macro_rules! syscall {
+    ($function:ident($($argument:expr),* $(,)?)) => {{
+        // SAFETY: every pointer among the arguments comes from a live reference of the calling
+        // function, with the length that is passed beside it, and every descriptor from an owner
+        // that outlives the call.
+        let result = unsafe { libc::$function($($argument),*) };
+        if result == -1 { Err(std::io::Error::last_os_error()) } else { Ok(result) }
+    }};
+}
+pub(crate) use syscall;
