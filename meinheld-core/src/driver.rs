@@ -167,7 +167,7 @@ impl<S: Service> Driver<S> {
             .with(id, |connection| (std::mem::take(&mut connection.input), connection.scanned));
         let Some((input, scanned)) = taken else { return Step::Wait };
         match self.seek_head_in(id, input, scanned) {
-            Sought::Handled => Step::Again,
+            Sought::Handled => self.after_head(id),
             Sought::Incomplete(input, scanned) => self.receive_head(id, input, scanned),
         }
     }
@@ -182,7 +182,7 @@ impl<S: Service> Driver<S> {
             Err(_) => return self.close(id, CloseReason::SocketError),
         }
         match self.seek_head_in(id, input, scanned) {
-            Sought::Handled => Step::Again,
+            Sought::Handled => self.after_head(id),
             Sought::Incomplete(input, scanned) => {
                 let step = self.wait_for_head(id, input, scanned);
                 if received.is_ok_and(|received| received == Received::Some) {
@@ -192,6 +192,16 @@ impl<S: Service> Driver<S> {
                 }
             }
         }
+    }
+
+    /// Whether to go on at once after a head: a body that is being collected, or a refused peer that
+    /// still sends. What follows a request that has ended stands in the pending queue.
+    fn after_head(&self, id: ConnectionId) -> Step {
+        let more = self.shared.with(id, |connection| match connection.phase {
+            Phase::Collecting(_) | Phase::Lingering(_) => connection.readable,
+            Phase::Head | Phase::Busy | Phase::Discarding(_) => false,
+        });
+        if more == Some(true) { Step::Again } else { Step::Wait }
     }
 
     /// Parses, if there is anything that has not been looked at and may change the outcome.
@@ -365,7 +375,7 @@ impl<S: Service> Driver<S> {
         let body = collection.into_body();
         let expectation = Expectation::None;
         self.start(id, Incoming { bytes: head.into(), consume, facts, expectation, body });
-        Step::Again
+        Step::Wait
     }
 
     /// Drops what is left of a body that the application did not read.

@@ -36,6 +36,9 @@ use crate::sys::{self, Bell, Event, Events, Interest, SignalPipe};
 /// How many events are taken at a time.
 const EVENTS_MAX: usize = 512;
 
+/// How many pending connections are gone on with in one turn.
+const PENDING_MAX: usize = 256;
+
 /// How long requests in flight may take to end after SIGINT or SIGTERM.
 const TERMINATION_GRACE: Duration = Duration::from_secs(30);
 
@@ -286,13 +289,14 @@ impl<S: Service> Server<S> {
         }
     }
 
-    /// Goes on with connections that have input which no event will tell of, each once.
+    /// Goes on with connections that have input which no event will tell of: pipelined requests,
+    /// mostly.
     fn advance_pending(&self) {
-        let count = self.driver.shared.pending.borrow().len();
-        for _ in 0..count {
+        for _ in 0..PENDING_MAX {
             let next: Option<ConnectionId> = self.driver.shared.pending.borrow_mut().pop_front();
-            if let Some(id) = next {
-                self.driver.advance(id);
+            match next {
+                Some(id) => self.driver.advance(id),
+                None => return,
             }
         }
     }

@@ -99,7 +99,7 @@ impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Report::Refused { peer, status, reason } => {
-                write!(f, "refused a request from {} with {status}: {reason}", peer)
+                write!(f, "refused a request from {peer} with {status}: {reason}")
             }
             Report::AcceptFailed { error } => write!(
                 f,
@@ -108,7 +108,7 @@ impl fmt::Display for Report<'_> {
             ),
             Report::NoCoroutine { error } => write!(f, "answered 503: {error}"),
             Report::Panicked { peer } => {
-                write!(f, "the application panicked on a request from {}", peer)
+                write!(f, "the application panicked on a request from {peer}")
             }
             Report::PollFailed { error } => write!(f, "waiting for events failed: {error}"),
         }
