@@ -20,9 +20,10 @@
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
-use meinheld_coro::{Ticket, TimerId};
+use meinheld_coro::{TaskId, Ticket, TimerId};
 use slab::Slab;
 use tempfile::SpooledTempFile;
 
@@ -93,7 +94,7 @@ pub(crate) enum Waiter {
 pub(crate) struct Connection {
     socket: OwnedFd,
     pub(crate) peer: Rc<Address>,
-    pub(crate) local: Rc<Address>,
+    pub(crate) local: Arc<Address>,
     pub(crate) phase: Phase,
     pub(crate) input: Input,
     /// How many bytes of `input` are known to be no complete head.
@@ -112,7 +113,7 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(socket: OwnedFd, peer: Address, local: Rc<Address>) -> Connection {
+    pub(crate) fn new(socket: OwnedFd, peer: Address, local: Arc<Address>) -> Connection {
         Connection {
             socket,
             peer: Rc::new(peer),
@@ -180,6 +181,16 @@ impl Connections {
 
     pub(crate) fn idle_ids(&self) -> Vec<ConnectionId> {
         self.ids_of(Connection::is_idle)
+    }
+
+    /// The requests that are suspended, and watch whether their client goes.
+    pub(crate) fn suspended_tasks(&self) -> Vec<TaskId> {
+        let waiters = self.slots.iter().filter_map(|(_, (_, connection))| connection.waiter);
+        let departures = waiters.filter_map(|waiter| match waiter {
+            Waiter::Departure(ticket) => Some(ticket.task()),
+            Waiter::Reader(_) | Waiter::Writer(_) => None,
+        });
+        departures.collect()
     }
 
     fn ids_of(&self, wanted: impl Fn(&Connection) -> bool) -> Vec<ConnectionId> {

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::address::Address;
 use crate::sys;
@@ -16,7 +16,7 @@ use crate::sys;
 #[derive(Debug)]
 pub struct Listener {
     socket: OwnedFd,
-    address: Rc<Address>,
+    address: Arc<Address>,
     /// The file of a unix socket of our own making, to be removed with it.
     owned_path: Option<OwnedPath>,
 }
@@ -61,7 +61,20 @@ impl Listener {
         let mut addresses: Vec<SocketAddr> =
             (host, port).to_socket_addrs().map_err(failed)?.collect();
         addresses.dedup();
-        addresses.into_iter().map(|address| Listener::socket_address(address, backlog)).collect()
+        let mut listeners = Vec::new();
+        let mut unavailable = None;
+        for address in addresses {
+            match Listener::socket_address(address, backlog) {
+                Ok(listener) => listeners.push(listener),
+                // A host's name may have an address of a family that this system does not have.
+                Err(error) if is_unavailable(&error.source) => unavailable = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        match unavailable {
+            Some(error) if listeners.is_empty() => Err(error),
+            _ => Ok(listeners),
+        }
     }
 
     /// Listens on one address; port 0 lets the system choose.
@@ -72,7 +85,7 @@ impl Listener {
         let failed = |source| ListenError { address: address.to_string(), source };
         let socket = sys::bind_tcp(address, backlog).map_err(failed)?;
         let address = sys::local_address(socket.as_raw_fd()).map_err(failed)?;
-        Ok(Listener { socket, address: Rc::new(address), owned_path: None })
+        Ok(Listener { socket, address: Arc::new(address), owned_path: None })
     }
 
     /// Listens on a unix socket. A socket's file that nobody listens on any more is replaced; the
@@ -86,7 +99,7 @@ impl Listener {
         remove_stale(path).map_err(failed)?;
         let socket = sys::bind_unix(path, backlog).map_err(failed)?;
         let owned_path = OwnedPath { path: path.to_path_buf(), process: std::process::id() };
-        let address = Rc::new(Address::Unix(path.to_path_buf()));
+        let address = Arc::new(Address::Unix(path.to_path_buf()));
         Ok(Listener { socket, address, owned_path: Some(owned_path) })
     }
 
@@ -98,7 +111,7 @@ impl Listener {
     pub fn inherit(fd: RawFd) -> Result<Listener, ListenError> {
         let failed = |source| ListenError { address: format!("fd://{fd}"), source };
         let sys::Inherited { socket, address } = sys::inherit(fd).map_err(failed)?;
-        Ok(Listener { socket, address: Rc::new(address), owned_path: None })
+        Ok(Listener { socket, address: Arc::new(address), owned_path: None })
     }
 
     /// The address that it really listens on.
@@ -106,8 +119,8 @@ impl Listener {
         &self.address
     }
 
-    pub(crate) fn shared_address(&self) -> Rc<Address> {
-        Rc::clone(&self.address)
+    pub(crate) fn shared_address(&self) -> Arc<Address> {
+        Arc::clone(&self.address)
     }
 }
 
@@ -125,6 +138,11 @@ impl Drop for Listener {
             let _ = std::fs::remove_file(&owned.path);
         }
     }
+}
+
+fn is_unavailable(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrNotAvailable
+        || error.raw_os_error() == Some(sys::EAFNOSUPPORT)
 }
 
 /// Removes a socket's file if connecting to it shows that nobody listens.

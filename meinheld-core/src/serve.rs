@@ -4,6 +4,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use meinheld_coro::without_parking;
 
@@ -44,7 +45,7 @@ impl<S: Service> Driver<S> {
 
     fn serve(&self, id: ConnectionId, incoming: Incoming) {
         let known = self.shared.with(id, |connection| {
-            (connection.fd(), Rc::clone(&connection.peer), Rc::clone(&connection.local))
+            (connection.fd(), Rc::clone(&connection.peer), Arc::clone(&connection.local))
         });
         let Some((fd, peer, local)) = known else { return };
         let Incoming { bytes, consume, facts, expectation, body } = incoming;

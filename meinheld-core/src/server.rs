@@ -62,6 +62,8 @@ pub struct Handle {
 #[derive(Default)]
 struct StopRequest {
     pending: AtomicBool,
+    /// Whether suspended requests are to end as soon as the server stops.
+    end_suspended: AtomicBool,
     grace: Mutex<Option<Duration>>,
 }
 
@@ -105,6 +107,12 @@ impl Handle {
         *self.requested.grace.lock().unwrap_or_else(PoisonError::into_inner) = grace;
         self.requested.pending.store(true, Ordering::Release);
         self.bell.ring();
+    }
+
+    /// Has the requests that are suspended when the server stops, or suspend after that, cancelled at
+    /// once: those that watch their client (see [`Client::watch`](crate::Client::watch)).
+    pub fn end_suspended(&self) {
+        self.requested.end_suspended.store(true, Ordering::Release);
     }
 }
 
@@ -319,6 +327,13 @@ impl<S: Service> Server<S> {
         if self.requested.pending.swap(false, Ordering::Acquire) {
             let grace = *self.requested.grace.lock().unwrap_or_else(PoisonError::into_inner);
             self.begin_stop(grace);
+        }
+        let stopping = self.driver.shared.stopping.get();
+        if stopping && self.requested.end_suspended.load(Ordering::Acquire) {
+            let suspended = self.driver.shared.connections.borrow().suspended_tasks();
+            for task in suspended {
+                self.driver.scheduler.cancel(task);
+            }
         }
     }
 

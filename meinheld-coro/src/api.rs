@@ -80,7 +80,13 @@ pub fn without_parking<R>(function: impl FnOnce() -> R) -> R {
 }
 
 impl Ticket {
-    /// Makes the task ready whose park this names; false if that park is over.
+    /// Which task parks.
+    pub fn task(self) -> TaskId {
+        self.task
+    }
+
+    /// Makes the task ready whose park this names; false if that park is over. To be called on the
+    /// scheduler's thread, in a task or outside of one.
     pub fn wake(self) -> bool {
         self.end(Wake::Resumed)
     }
@@ -91,6 +97,6 @@ impl Ticket {
     }
 
     fn end(self, wake: Wake) -> bool {
-        Hub::current().is_some_and(|hub| hub.wake(self, wake))
+        Hub::owning(self.task).is_some_and(|hub| hub.wake(self, wake))
     }
 }

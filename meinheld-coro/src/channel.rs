@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::error::{Interrupt, Refusal};
 use crate::scheduler::Hub;
-use crate::task::{Ticket, Wake};
+use crate::task::Ticket;
 
 /// Makes a channel that holds any number of values: sending never waits.
 pub fn unbounded<T>() -> (Sender<T>, Receiver<T>) {
@@ -191,18 +191,16 @@ impl Waiters {
 
     /// Wakes the one that has waited longest, passing over those whose wait has ended meanwhile.
     fn wake_one(&self) {
-        let Some(hub) = Hub::current() else { return };
         while let Some(ticket) = self.pop() {
-            if hub.wake(ticket, Wake::Resumed) {
+            if ticket.wake() {
                 return;
             }
         }
     }
 
     fn wake_all(&self) {
-        let Some(hub) = Hub::current() else { return };
         while let Some(ticket) = self.pop() {
-            hub.wake(ticket, Wake::Resumed);
+            ticket.wake();
         }
     }
 
@@ -239,7 +237,22 @@ impl<T> Drop for Receiver<T> {
         self.shared.receiver_count.set(self.shared.receiver_count.get() - 1);
         if self.shared.receiver_count.get() == 0 {
             self.shared.senders.wake_all();
+            // What nobody will receive is dropped now: a value may hold what others wait for.
+            let unread = std::mem::take(&mut *self.shared.values.borrow_mut());
+            drop(unread);
         }
+    }
+}
+
+impl<T> fmt::Debug for Sender<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sender").finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Debug for Receiver<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receiver").finish_non_exhaustive()
     }
 }
 

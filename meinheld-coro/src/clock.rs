@@ -48,12 +48,17 @@ impl Time {
         self.turn.set(self.turn.get().max(now));
     }
 
-    /// Sleeps until `deadline`, or until the thread is unparked.
-    pub(crate) fn wait(&self, deadline: Option<Instant>) {
-        match (self.clock, deadline) {
-            (Clock::Virtual, Some(deadline)) => self.advance(deadline),
-            (Clock::Monotonic, Some(deadline)) => {
-                thread::park_timeout(deadline.saturating_duration_since(Instant::now()));
+    /// Sleeps until `deadline`, until `chore`, or until the thread is unparked. A virtual clock does
+    /// not jump for a chore.
+    pub(crate) fn wait(&self, deadline: Option<Instant>, chore: Option<Instant>) {
+        let until = match self.clock {
+            Clock::Virtual => deadline,
+            Clock::Monotonic => [deadline, chore].into_iter().flatten().min(),
+        };
+        match (self.clock, until) {
+            (Clock::Virtual, Some(until)) => self.advance(until),
+            (Clock::Monotonic, Some(until)) => {
+                thread::park_timeout(until.saturating_duration_since(Instant::now()));
             }
             (_, None) => thread::park(),
         }

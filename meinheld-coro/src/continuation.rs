@@ -8,13 +8,14 @@
 //!      │    │ another thread     Idle                                               │
 //!      │    ▼                                                                       │
 //!      │  Kept(message) ── suspend returns at once ──▶ Idle ◀───────────────────────┘
-//!      └──── close ──▶ Closed
+//!      └──── close ──▶ Closed (from any state, for good)
 //! ```
 //!
 //! On the scheduler's own thread a resume that nobody waits for is a mistake, and an error. From
 //! another thread it may simply have come early: it is kept for the next suspend, so that no
 //! wake-up is lost. Not here: the ready queue and the switch.
 
+use std::fmt;
 use std::panic::Location;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -34,7 +35,6 @@ pub struct Continuation<T> {
 
 struct Shared<T> {
     task: TaskId,
-    hub_id: u64,
     remote: Arc<Remote>,
     phase: Mutex<Phase<T>>,
 }
@@ -73,8 +73,8 @@ pub enum ResumeRefusal {
     Closed,
 }
 
-impl<T> std::fmt::Display for ResumeError<T> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl<T> fmt::Display for ResumeError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.reason {
             ResumeRefusal::NotSuspended => f.write_str("not suspended"),
             ResumeRefusal::AlreadyResumed(place) => write!(f, "already resumed at {place}"),
@@ -83,7 +83,13 @@ impl<T> std::fmt::Display for ResumeError<T> {
     }
 }
 
-impl<T: std::fmt::Debug> std::error::Error for ResumeError<T> {}
+impl<T: fmt::Debug> std::error::Error for ResumeError<T> {}
+
+impl<T> fmt::Debug for Continuation<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Continuation").field("task", &self.task()).finish_non_exhaustive()
+    }
+}
 
 impl<T> Clone for Continuation<T> {
     fn clone(&self) -> Self {
@@ -98,7 +104,6 @@ impl<T> Continuation<T> {
         let hub = Hub::current()?;
         let shared = Shared {
             task: hub.current_task()?,
-            hub_id: hub.id(),
             remote: Arc::clone(hub.remote()),
             phase: Mutex::new(Phase::Idle),
         };
@@ -127,7 +132,7 @@ impl<T> Continuation<T> {
     }
 
     /// The same; `watch` is told the ticket of this very wait before it begins, so that something
-    /// else can end it too, with [`Ticket::interrupt`].
+    /// else can end it too, with [`Ticket::interrupt`]. It may not park.
     ///
     /// # Errors
     /// As [`suspend`](Self::suspend), and [`Interrupt::Interrupted`].
@@ -140,17 +145,23 @@ impl<T> Continuation<T> {
         let location = Location::caller();
         let hub = Hub::current().ok_or(Refusal::NoTask)?;
         hub.may_park()?;
-        if hub.current_task() != Some(self.shared.task) || hub.id() != self.shared.hub_id {
+        if hub.current_task() != Some(self.shared.task) {
             return Err(Refusal::OtherTask.into());
         }
         let deadline = timeout.and_then(|timeout| hub.deadline_in(timeout));
         let ticket = hub.ticket().ok_or(Refusal::NoTask)?;
-        if let Some(message) = self.begin_suspension(ticket) {
-            return message.into_result();
+        if let Some(result) = self.begin_suspension(ticket) {
+            return result;
         }
-        watch(ticket);
+        hub.without_parking(|| watch(ticket));
         let parked = hub.park(deadline, location);
-        self.end_suspension(parked)
+        let Some(message) = self.end_suspension() else {
+            return Err(parked.err().unwrap_or(Interrupt::Interrupted));
+        };
+        if let Err(Interrupt::Cancelled) = parked {
+            hub.cancel(self.shared.task); // it is told at its next park instead
+        }
+        message.into_result()
     }
 
     /// Makes the suspended task ready, to return `value` from its suspend. Does not switch: the
@@ -182,30 +193,44 @@ impl<T> Continuation<T> {
         })
     }
 
-    /// Ends the continuation: every later resume is refused. A value that was kept is dropped.
+    /// Ends the continuation: every later resume and suspend is refused, and a suspend that waits
+    /// now ends with [`Interrupt::Interrupted`]. A value that was kept is dropped.
     pub fn close(&self) {
-        let kept = std::mem::replace(&mut *self.lock(), Phase::Closed);
-        drop(kept);
+        let phase = std::mem::replace(&mut *self.lock(), Phase::Closed);
+        if let Phase::Suspended(ticket) = phase {
+            self.wake(ticket);
+        }
     }
 
-    /// Takes a message that is there already, or marks the continuation suspended.
-    fn begin_suspension(&self, ticket: Ticket) -> Option<Message<T>> {
-        let mut phase = self.lock();
-        match std::mem::replace(&mut *phase, Phase::Idle) {
-            Phase::Kept(message, _) => Some(message),
-            _ => {
-                *phase = Phase::Suspended(ticket);
-                None
-            }
+    /// Tells what to return at once, or marks the continuation suspended.
+    fn begin_suspension(&self, ticket: Ticket) -> Option<Result<T, Interrupt>> {
+        let before = self.shift(|phase| match phase {
+            Phase::Kept(..) => Phase::Idle,
+            _ => Phase::Suspended(ticket),
+        });
+        match before {
+            Phase::Kept(message, _) => Some(message.into_result()),
+            Phase::Closed => Some(Err(Refusal::Closed.into())),
+            _ => None,
         }
     }
 
     /// A message that has been delivered counts, whatever else ended the wait at the same time.
-    fn end_suspension(&self, parked: Result<(), Interrupt>) -> Result<T, Interrupt> {
-        match std::mem::replace(&mut *self.lock(), Phase::Idle) {
-            Phase::Resumed(message, _) => message.into_result(),
-            _ => Err(parked.err().unwrap_or(Interrupt::Interrupted)),
+    fn end_suspension(&self) -> Option<Message<T>> {
+        match self.shift(|_| Phase::Idle) {
+            Phase::Resumed(message, _) => Some(message),
+            _ => None,
         }
+    }
+
+    /// Goes on to the phase that `next` tells, unless closed; hands back the phase before.
+    fn shift(&self, next: impl FnOnce(&Phase<T>) -> Phase<T>) -> Phase<T> {
+        let mut phase = self.lock();
+        let next = match *phase {
+            Phase::Closed => Phase::Closed,
+            _ => next(&phase),
+        };
+        std::mem::replace(&mut *phase, next)
     }
 
     fn deliver(
@@ -213,20 +238,25 @@ impl<T> Continuation<T> {
         message: Message<T>,
         location: &'static Location<'static>,
     ) -> Result<(), (ResumeRefusal, Message<T>)> {
-        let local = Hub::is_current(self.shared.hub_id);
+        let hub = Hub::owning(self.shared.task);
         let mut phase = self.lock();
         match *phase {
             Phase::Suspended(ticket) => {
                 *phase = Phase::Resumed(message, location);
                 drop(phase);
-                self.wake(ticket, local);
+                self.wake(ticket);
                 Ok(())
             }
-            Phase::Idle if !local => {
-                *phase = Phase::Kept(message, location);
-                Ok(())
-            }
-            Phase::Idle => Err((self.idle_refusal(), message)),
+            Phase::Idle => match hub {
+                Some(hub) if hub.exists(self.shared.task) => {
+                    Err((ResumeRefusal::NotSuspended, message))
+                }
+                Some(_) => Err((ResumeRefusal::Closed, message)),
+                None => {
+                    *phase = Phase::Kept(message, location);
+                    Ok(())
+                }
+            },
             Phase::Resumed(_, first) | Phase::Kept(_, first) => {
                 Err((ResumeRefusal::AlreadyResumed(first), message))
             }
@@ -234,18 +264,13 @@ impl<T> Continuation<T> {
         }
     }
 
-    fn wake(&self, ticket: Ticket, local: bool) {
-        match Hub::current() {
-            Some(hub) if local => {
+    fn wake(&self, ticket: Ticket) {
+        match Hub::owning(self.shared.task) {
+            Some(hub) => {
                 hub.wake(ticket, Wake::Resumed);
             }
-            _ => self.shared.remote.wake(ticket),
+            None => self.shared.remote.wake(ticket),
         }
-    }
-
-    fn idle_refusal(&self) -> ResumeRefusal {
-        let alive = Hub::current().is_some_and(|hub| hub.exists(self.shared.task));
-        if alive { ResumeRefusal::NotSuspended } else { ResumeRefusal::Closed }
     }
 
     /// No code of ours or of a user's runs under the lock, so that it cannot be poisoned.

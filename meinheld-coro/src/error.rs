@@ -34,6 +34,8 @@ pub enum Refusal {
     NoTask,
     /// It runs in another task than the one that the continuation belongs to.
     OtherTask,
+    /// The continuation has been closed.
+    Closed,
     /// It runs inside [`without_parking`](crate::without_parking).
     Forbidden,
     /// It runs in a destructor during a panic.
@@ -75,6 +77,7 @@ impl fmt::Display for Refusal {
         f.write_str(match self {
             Refusal::NoTask => "not inside a task: only a task can wait",
             Refusal::OtherTask => "not the task that this continuation belongs to",
+            Refusal::Closed => "the continuation has been closed",
             Refusal::Forbidden => "waiting is forbidden here",
             Refusal::Panicking => "waiting is not possible while a panic unwinds",
         })

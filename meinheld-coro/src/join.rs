@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::cell::RefCell;
+use std::fmt;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
@@ -9,12 +10,18 @@ use std::time::Duration;
 use crate::error::{Interrupt, JoinError, Refusal};
 use crate::scheduler::Hub;
 use crate::switch::Job;
-use crate::task::{TaskId, Ticket, Wake};
+use crate::task::{TaskId, Ticket};
 
 /// A handle to a task's result. Dropping it lets the task run on by itself.
 pub struct JoinHandle<T> {
     task: TaskId,
     outcome: Rc<Outcome<T>>,
+}
+
+impl<T> fmt::Debug for JoinHandle<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JoinHandle").field("task", &self.task).finish_non_exhaustive()
+    }
 }
 
 /// Where a task leaves its result for whoever joins it.
@@ -63,10 +70,8 @@ impl<T> Outcome<T> {
     fn finish(&self, result: Result<T, JoinError>) {
         *self.state.borrow_mut() = State::Finished(result);
         let waiters = std::mem::take(&mut *self.waiters.borrow_mut());
-        if let Some(hub) = Hub::current() {
-            for ticket in waiters {
-                hub.wake(ticket, Wake::Resumed);
-            }
+        for ticket in waiters {
+            ticket.wake();
         }
     }
 }
@@ -108,7 +113,7 @@ impl<T> JoinHandle<T> {
 
     /// Asks the task to end, as [`Scheduler::cancel`](crate::Scheduler::cancel) does.
     pub fn cancel(&self) -> bool {
-        Hub::current().is_some_and(|hub| hub.cancel(self.task))
+        Hub::owning(self.task).is_some_and(|hub| hub.cancel(self.task))
     }
 
     /// The result, if the task has ended and nobody took it.

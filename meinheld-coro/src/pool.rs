@@ -1,18 +1,20 @@
 //! The pool of idle coroutines: the last one back is the first one out, and those at the bottom,
 //! unused for a while, give their stack's memory back.
 //!
-//! Not here: running a coroutine.
+//! Not here: running a coroutine, or making one (that calls the host, which must not meet a borrow).
 
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::local::TaskLocalFactory;
-use crate::stack::{Geometry, StackError, StackSource};
+use crate::stack::{Geometry, Stack, StackError, StackSource};
 use crate::switch::Coroutine;
 
 /// How long a coroutine has been idle when its stack is trimmed. A trim costs microseconds, and so
 /// do the page faults after it, so that trimming at each use would be felt.
 const TRIM_AFTER: Duration = Duration::from_secs(5);
+
+/// How many stacks are trimmed in one turn at the most: after a burst the tasks that run now should
+/// not wait until all of its stacks have been.
+const TRIM_BATCH: usize = 64;
 
 /// Idle coroutines, and the source of new ones.
 pub(crate) struct Pool {
@@ -21,7 +23,6 @@ pub(crate) struct Pool {
     trimmed: usize,
     made: usize,
     stacks: StackSource,
-    locals: Option<Rc<dyn TaskLocalFactory>>,
 }
 
 struct Idle {
@@ -30,23 +31,23 @@ struct Idle {
 }
 
 impl Pool {
-    pub(crate) fn new(geometry: Geometry, locals: Option<Rc<dyn TaskLocalFactory>>) -> Pool {
+    pub(crate) fn new(geometry: Geometry) -> Pool {
         let stacks = StackSource::new(geometry);
-        Pool { idle: Vec::new(), trimmed: 0, made: 0, stacks, locals }
+        Pool { idle: Vec::new(), trimmed: 0, made: 0, stacks }
     }
 
-    /// An idle coroutine, or a new one.
-    pub(crate) fn take(&mut self) -> Result<Coroutine, StackError> {
-        let Some(Idle { coroutine, .. }) = self.idle.pop() else { return self.make() };
+    /// An idle coroutine, if there is one.
+    pub(crate) fn take(&mut self) -> Option<Coroutine> {
+        let Idle { coroutine, .. } = self.idle.pop()?;
         self.trimmed = self.trimmed.min(self.idle.len());
-        Ok(coroutine)
+        Some(coroutine)
     }
 
-    fn make(&mut self) -> Result<Coroutine, StackError> {
+    /// The stack of a new one.
+    pub(crate) fn make_stack(&mut self) -> Result<Stack, StackError> {
         let stack = self.stacks.make()?;
-        let local = self.locals.as_ref().map(|locals| locals.create(stack.span()));
         self.made += 1;
-        Ok(Coroutine::new(stack, local))
+        Ok(stack)
     }
 
     /// Takes an idle coroutine back.
@@ -54,9 +55,18 @@ impl Pool {
         self.idle.push(Idle { coroutine, since: now });
     }
 
-    /// Trims what has been idle for long.
+    /// Takes every idle coroutine out, for a scheduler that ends.
+    pub(crate) fn drain(&mut self) -> Vec<Coroutine> {
+        self.trimmed = 0;
+        self.idle.drain(..).map(|idle| idle.coroutine).collect()
+    }
+
+    /// Trims a batch of what has been idle for long.
     pub(crate) fn trim(&mut self, now: Instant) {
-        while self.next_trim().is_some_and(|due| due <= now) {
+        for _ in 0..TRIM_BATCH {
+            if self.next_trim().is_none_or(|due| due > now) {
+                return;
+            }
             self.idle[self.trimmed].coroutine.trim();
             self.trimmed += 1;
         }

@@ -4,15 +4,16 @@
 //! program of coroutines alone lets [`Scheduler::run`] turn it; a program with an event loop of its
 //! own calls [`advance`](Scheduler::advance) and [`run_ready`](Scheduler::run_ready) from that.
 //!
-//! INVARIANT: no `RefCell` of this file is borrowed while a coroutine runs, and none while a job is
-//! dropped, so that whatever a task does may come back here.
+//! INVARIANT: no `RefCell` of this file is borrowed while a coroutine runs, while a job is dropped or
+//! while the host is called, so that whatever these do may come back here.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::fmt;
 use std::panic::Location;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::Waker;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -62,7 +63,7 @@ impl Default for Config {
     }
 }
 
-/// What became of the tasks that [`Scheduler::shutdown`] found.
+/// What became of the tasks that [`Scheduler::shutdown`] found, and of those they spawned meanwhile.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Shutdown {
     /// How many have ended.
@@ -73,16 +74,18 @@ pub struct Shutdown {
 
 /// Runs tasks, each on a coroutine, all on the thread that made it.
 ///
-/// Dropping it is a [`shutdown`](Scheduler::shutdown).
+/// Dropping it is a [`shutdown`](Scheduler::shutdown), except while a panic unwinds: what is parked
+/// then is leaked.
 pub struct Scheduler {
     hub: Rc<Hub>,
 }
 
 /// What the scheduler's handle and the tasks share.
 pub(crate) struct Hub {
-    id: u64,
+    id: u32,
     tasks: RefCell<Tasks>,
     pool: RefCell<Pool>,
+    locals: Option<Rc<dyn TaskLocalFactory>>,
     running: RefCell<Option<Running>>,
     /// Tasks that wait for a coroutine, since none can be made.
     starved: RefCell<VecDeque<TaskId>>,
@@ -100,21 +103,26 @@ struct Running {
 
 thread_local! {
     static CURRENT: RefCell<Option<Rc<Hub>>> = const { RefCell::new(None) };
+    /// Every scheduler of this thread by its number, so that a wake-up finds the task's own, also
+    /// where none runs or another one does.
+    static HUBS: RefCell<Vec<(u32, Weak<Hub>)>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Scheduler {
     /// Makes a scheduler; no memory is reserved before the first task runs.
     pub fn new(config: Config) -> Scheduler {
-        static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+        static NEXT_ID: AtomicU32 = AtomicU32::new(1);
         let geometry = Geometry {
             stack_bytes: config.stack_bytes,
             reserved_bytes: config.locals.as_ref().map_or(0, |locals| locals.reserved_bytes()),
             stacks_max: config.coroutines_max,
         };
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         let hub = Hub {
-            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-            tasks: RefCell::default(),
-            pool: RefCell::new(Pool::new(geometry, config.locals)),
+            id,
+            tasks: RefCell::new(Tasks::new(id)),
+            pool: RefCell::new(Pool::new(geometry)),
+            locals: config.locals,
             running: RefCell::new(None),
             starved: RefCell::default(),
             starved_by: RefCell::new(None),
@@ -122,7 +130,9 @@ impl Scheduler {
             time: Time::new(config.clock),
             remote: Arc::new(Remote::new(config.waker.unwrap_or_else(thread_waker))),
         };
-        Scheduler { hub: Rc::new(hub) }
+        let hub = Rc::new(hub);
+        hub.register();
+        Scheduler { hub }
     }
 
     /// Adds a task to the end of the ready queue.
@@ -141,7 +151,7 @@ impl Scheduler {
     pub fn start(&self, function: impl FnOnce() + 'static) -> Result<(), StackError> {
         let hub = &self.hub;
         let _entered = hub.enter();
-        let mut coroutine = hub.pool.borrow_mut().take()?;
+        let mut coroutine = hub.take_coroutine()?;
         coroutine.load(Box::new(function));
         let id = hub.tasks.borrow_mut().spawn_running();
         hub.run_on(id, coroutine);
@@ -209,6 +219,17 @@ impl Scheduler {
         self.hub.cancel(task)
     }
 
+    /// Makes the task ready whose park `ticket` names; false if that park is over. For an event
+    /// loop around the scheduler; tasks use [`Ticket::wake`].
+    pub fn wake(&self, ticket: Ticket) -> bool {
+        self.hub.wake(ticket, Wake::Resumed)
+    }
+
+    /// The same, with [`Interrupt::Interrupted`].
+    pub fn interrupt(&self, ticket: Ticket) -> bool {
+        self.hub.wake(ticket, Wake::Interrupted)
+    }
+
     /// The parked tasks: where they wait, since when, and until when; longest first.
     pub fn suspended(&self) -> Vec<Suspended> {
         self.hub.tasks.borrow().suspended()
@@ -233,14 +254,16 @@ impl Scheduler {
     /// When called inside a task.
     pub fn shutdown(&self) -> Shutdown {
         let _entered = self.hub.enter();
-        let before = self.hub.tasks.borrow().count();
+        let found = self.hub.tasks.borrow().count();
+        let spawned_before = self.hub.tasks.borrow().spawned();
         for _ in 0..CANCEL_ROUNDS {
             self.hub.cancel_round();
         }
+        let spawned = self.hub.tasks.borrow().spawned().wrapping_sub(spawned_before) as usize;
         let left = self.hub.tasks.borrow_mut().drain();
         let abandoned = left.len();
         drop(left);
-        Shutdown { ended: before.saturating_sub(abandoned), abandoned }
+        Shutdown { ended: found + spawned - abandoned, abandoned }
     }
 
     fn run_until(&self, done: impl Fn() -> bool) -> Result<(), RunError> {
@@ -248,22 +271,32 @@ impl Scheduler {
         let hub = &self.hub;
         loop {
             hub.advance(hub.time.now());
-            if hub.run_ready() > 0 {
-                continue;
-            }
+            let ran = hub.run_ready();
             if done() || hub.tasks.borrow().count() == 0 {
                 return Ok(());
             }
-            hub.wait()?;
+            if ran == 0 {
+                hub.wait()?;
+            }
         }
+    }
+}
+
+impl fmt::Debug for Scheduler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scheduler").field("number", &self.hub.id).finish_non_exhaustive()
     }
 }
 
 impl Drop for Scheduler {
     fn drop(&mut self) {
-        if !thread::panicking() {
-            self.shutdown();
+        if thread::panicking() {
+            return;
         }
+        self.shutdown();
+        // An abandoned task may hold the hub for ever; what is idle need not wait for it.
+        let idle = self.hub.pool.borrow_mut().drain();
+        drop(idle);
     }
 }
 
@@ -279,16 +312,20 @@ pub struct CoroutineCounts {
 impl Hub {
     /// The scheduler that runs on this thread.
     pub(crate) fn current() -> Option<Rc<Hub>> {
-        CURRENT.with_borrow(Clone::clone)
+        CURRENT.try_with(|current| current.borrow().clone()).ok().flatten()
     }
 
-    /// Whether this hub runs on the calling thread, told by its number.
-    pub(crate) fn is_current(id: u64) -> bool {
-        CURRENT.with_borrow(|hub| hub.as_ref().is_some_and(|hub| hub.id == id))
+    /// The scheduler of `task`, running or not, if it belongs to this thread.
+    pub(crate) fn owning(task: TaskId) -> Option<Rc<Hub>> {
+        let current = Hub::current().filter(|hub| hub.id == task.hub);
+        current.or_else(|| HUBS.try_with(|hubs| find(&hubs.borrow(), task.hub)).ok().flatten())
     }
 
-    pub(crate) fn id(&self) -> u64 {
-        self.id
+    fn register(self: &Rc<Self>) {
+        HUBS.with_borrow_mut(|hubs| {
+            hubs.retain(|(_, hub)| hub.strong_count() > 0);
+            hubs.push((self.id, Rc::downgrade(self)));
+        });
     }
 
     pub(crate) fn remote(&self) -> &Arc<Remote> {
@@ -419,8 +456,7 @@ impl Hub {
 
     /// Begins a queued task, or sets it aside until a coroutine is free.
     fn begin(&self, id: TaskId, job: Job) {
-        let taken = self.pool.borrow_mut().take();
-        match taken {
+        match self.take_coroutine() {
             Ok(mut coroutine) => {
                 coroutine.load(job);
                 self.run_on(id, coroutine);
@@ -431,6 +467,17 @@ impl Hub {
                 *self.starved_by.borrow_mut() = Some(error);
             }
         }
+    }
+
+    /// An idle coroutine, or a new one.
+    fn take_coroutine(&self) -> Result<Coroutine, StackError> {
+        let idle = self.pool.borrow_mut().take();
+        if let Some(coroutine) = idle {
+            return Ok(coroutine);
+        }
+        let stack = self.pool.borrow_mut().make_stack()?;
+        let local = self.locals.as_ref().map(|locals| locals.create(stack.span()));
+        Ok(Coroutine::new(stack, local))
     }
 
     /// Enters a coroutine for the task `id`, and stores it or takes it back afterwards.
@@ -445,9 +492,14 @@ impl Hub {
         }
         self.tasks.borrow_mut().end(id);
         self.pool.borrow_mut().put(coroutine, self.time.turn());
-        if let Some(waiting) = self.starved.borrow_mut().pop_front() {
-            self.tasks.borrow_mut().retry(waiting);
-        }
+        self.retry_starved();
+    }
+
+    /// Lets the task begin that has waited longest for a coroutine.
+    fn retry_starved(&self) {
+        let mut starved = self.starved.borrow_mut();
+        let mut tasks = self.tasks.borrow_mut();
+        while starved.pop_front().is_some_and(|task| !tasks.retry(task)) {}
     }
 
     /// Sleeps until something can be done.
@@ -455,13 +507,23 @@ impl Hub {
         let deadline = self.tasks.borrow().next_deadline();
         let resumers = Arc::strong_count(&self.remote) - 1;
         if deadline.is_none() && resumers == 0 {
-            if let Some(error) = self.starved_by.borrow_mut().take() {
-                return Err(RunError::Stack(error));
-            }
-            return Err(RunError::Stalled { suspended: self.tasks.borrow().count() });
+            return Err(self.dead_end());
         }
-        self.time.wait(deadline);
+        let trim = self.pool.borrow().next_trim();
+        self.time.wait(deadline, trim);
         Ok(())
+    }
+
+    /// Tells why nothing can go on. Tasks that wait for a coroutine are queued again, in the order
+    /// in which they were, for a later run.
+    fn dead_end(&self) -> RunError {
+        let starved = std::mem::take(&mut *self.starved.borrow_mut());
+        let mut tasks = self.tasks.borrow_mut();
+        let queued = starved.into_iter().rev().filter(|task| tasks.retry(*task)).count();
+        match self.starved_by.borrow_mut().take() {
+            Some(error) if queued > 0 => RunError::Stack(error),
+            _ => RunError::Stalled { suspended: tasks.count() },
+        }
     }
 
     /// Cancels every task and runs until all are parked again or gone.
@@ -483,6 +545,10 @@ impl Hub {
         let outer = CURRENT.with_borrow_mut(|current| current.replace(Rc::clone(self)));
         Entered { outer }
     }
+}
+
+fn find(hubs: &[(u32, Weak<Hub>)], id: u32) -> Option<Rc<Hub>> {
+    hubs.iter().find(|(number, _)| *number == id).and_then(|(_, hub)| hub.upgrade())
 }
 
 /// Restores the thread's current scheduler.

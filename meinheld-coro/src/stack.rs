@@ -1,4 +1,4 @@
-//! Stack memory: cut from large lazily backed mappings, guarded, coloured, trimmed when idle.
+//! Stack memory: cut from large lazily backed mappings, guarded, trimmed when idle.
 //!
 //! ```text
 //!  one arena = one mapping of `arena_stacks` slots; a slot is `stack_bytes` long
@@ -13,6 +13,8 @@
 //!   elsewhere it is `mprotect`, which costs two mappings a stack and so is limited by
 //!   `vm.max_map_count` to about 32,000 stacks.
 //! - `reserved` belongs to the host's [`TaskLocal`](crate::TaskLocal).
+//! - All stacks end at the same offset in a page. Spreading them over the lines of the cache has been
+//!   measured, with up to 50,000 tasks woken in turn: it gains nothing that stands out of the noise.
 //!
 //! A stack is never given back to its arena: the coroutine on it is pooled instead. An arena goes
 //! when the last of its stacks does. Not here: what runs on a stack.
@@ -36,6 +38,9 @@ const ARENA_STACKS_MIN: usize = 4;
 
 /// The smallest stack that is of any use, in bytes, the guard included.
 const STACK_BYTES_MIN: usize = 64 * 1024;
+
+/// No stack, and no reserved part, is larger: 1 TiB, so that no sum or product overflows.
+const STACK_BYTES_MAX: usize = 1 << 40;
 
 /// What a stack consists of, and how many there may be.
 #[derive(Clone, Copy, Debug)]
@@ -125,9 +130,11 @@ impl StackSource {
     /// is reserved.
     pub(crate) fn new(mut geometry: Geometry) -> StackSource {
         let page_bytes = sys::page_bytes();
-        geometry.reserved_bytes = geometry.reserved_bytes.next_multiple_of(16);
-        let bytes_min = STACK_BYTES_MIN + geometry.reserved_bytes;
-        geometry.stack_bytes = geometry.stack_bytes.max(bytes_min).next_multiple_of(page_bytes);
+        let reserved_bytes = geometry.reserved_bytes.min(STACK_BYTES_MAX).next_multiple_of(16);
+        let bytes_min = STACK_BYTES_MIN + reserved_bytes;
+        let stack_bytes = geometry.stack_bytes.min(STACK_BYTES_MAX).max(bytes_min);
+        geometry.reserved_bytes = reserved_bytes;
+        geometry.stack_bytes = stack_bytes.next_multiple_of(page_bytes);
         StackSource { geometry, page_bytes, arena: RefCell::new(None), made: Cell::new(0) }
     }
 

@@ -47,8 +47,10 @@ pub(crate) enum Left {
 /// A coroutine of the pool, seen from the hub.
 pub(crate) struct Coroutine {
     inner: ManuallyDrop<corosensei::Coroutine<(), (), (), SharedStack>>,
-    stack: Rc<Stack>,
     port: Rc<Port>,
+    /// Stands below `port`, so that it is dropped later: the host's `TaskLocal` may still use the
+    /// reserved bytes when it is dropped.
+    stack: Rc<Stack>,
 }
 
 /// What the hub and the code on the coroutine share.
@@ -97,7 +99,7 @@ impl Coroutine {
                 body(&shared, yielder);
             },
         );
-        Coroutine { inner: ManuallyDrop::new(inner), stack, port }
+        Coroutine { inner: ManuallyDrop::new(inner), port, stack }
     }
 
     /// Gives an idle coroutine its next job.
@@ -178,12 +180,71 @@ fn body(port: &Port, yielder: &Yielder<(), ()>) {
     port.yielder.set(yielder);
     port.idle_address.set(ptr::from_ref(&yielder) as usize);
     while let Some(job) = port.job.take() {
-        let result = catch_unwind(AssertUnwindSafe(job));
+        let left = run(job);
         if let Some(local) = &mut *port.local.borrow_mut() {
             local.task_end();
         }
-        port.left.set(if result.is_ok() { Left::Idle } else { Left::Panicked });
-        drop(result);
+        port.left.set(left);
         port.switch_out();
+    }
+}
+
+/// Runs a job to its end, and drops the payload of its panic: that is code of the user's too, which
+/// may park, or panic in its turn. What the second panic carries is leaked, to end there.
+fn run(job: Job) -> Left {
+    let Err(payload) = catch_unwind(AssertUnwindSafe(job)) else { return Left::Idle };
+    if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        std::mem::forget(second);
+    }
+    Left::Panicked
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stack::{Geometry, StackSource};
+
+    /// Uses its reserved bytes until the end.
+    struct Host(usize);
+
+    impl TaskLocal for Host {
+        fn enter(&mut self) {}
+        fn leave(&mut self) {}
+        fn task_end(&mut self) {}
+    }
+
+    impl Drop for Host {
+        fn drop(&mut self) {
+            // SAFETY: the address is in the reserved part, which is the host's for as long as the
+            // coroutine lives; if it is unmapped already, this test has found a fault.
+            unsafe { (self.0 as *mut u8).write(1) };
+        }
+    }
+
+    /// The last of its arena, so that the mapping goes with it.
+    fn coroutine() -> Coroutine {
+        let geometry = Geometry { stack_bytes: 0, reserved_bytes: 16, stacks_max: 1 };
+        let stack = StackSource::new(geometry).make().unwrap();
+        let host = Host(stack.span().reserved.start);
+        Coroutine::new(stack, Some(Box::new(host)))
+    }
+
+    #[test]
+    fn the_reserved_bytes_outlive_the_hosts_state() {
+        drop(coroutine());
+        let mut used = coroutine();
+        used.load(Box::new(|| ()));
+        assert_eq!(used.enter(), Left::Idle);
+        drop(used);
+    }
+
+    #[test]
+    fn a_job_that_was_loaded_but_never_run_is_dropped() {
+        let held = Rc::new(());
+        let moved = Rc::clone(&held);
+        let mut coroutine = coroutine();
+        coroutine.load(Box::new(move || drop(moved)));
+        drop(coroutine);
+        assert_eq!(Rc::strong_count(&held), 1);
     }
 }

@@ -23,9 +23,11 @@ use slab::Slab;
 use crate::switch::{Coroutine, Job};
 use crate::timer::{TimerId, Timers};
 
-/// Names a task: an index and a generation, so that the name of an ended task names nothing.
+/// Names a task: an index and a generation, so that the name of an ended task names nothing, and
+/// the scheduler, so that the name means nothing to another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TaskId {
+    pub(crate) hub: u32,
     index: u32,
     generation: u32,
 }
@@ -93,7 +95,7 @@ enum State {
 }
 
 struct Slot {
-    generation: u32,
+    id: TaskId,
     /// Counts the parks that are over.
     park: u32,
     state: State,
@@ -109,28 +111,36 @@ pub(crate) struct Tasks {
     slots: Slab<Slot>,
     ready: VecDeque<TaskId>,
     timers: Timers<Ticket>,
-    generation: u32,
+    hub: u32,
+    /// Counts the tasks that there have been: the generation of the newest.
+    spawned: u32,
 }
 
 impl Tasks {
+    /// No tasks yet, of the scheduler with the number `hub`.
+    pub(crate) fn new(hub: u32) -> Tasks {
+        Tasks { hub, ..Tasks::default() }
+    }
+
     /// Takes a new task in, ready to begin.
     pub(crate) fn spawn(&mut self, job: Job) -> TaskId {
-        let id = self.insert(Slot::new(State::Fresh, Some(Work::Job(job))));
+        let id = self.insert(State::Fresh, Some(Work::Job(job)));
         self.ready.push_back(id);
         id
     }
 
     /// Takes a new task in that begins at once.
     pub(crate) fn spawn_running(&mut self) -> TaskId {
-        self.insert(Slot::new(State::Running { early: None }, None))
+        self.insert(State::Running { early: None }, None)
     }
 
-    fn insert(&mut self, mut slot: Slot) -> TaskId {
-        self.generation = self.generation.wrapping_add(1);
-        slot.generation = self.generation;
-        let index = self.slots.insert(slot);
-        let index = u32::try_from(index).expect("four billion tasks do not fit in memory");
-        TaskId { index, generation: self.generation }
+    fn insert(&mut self, state: State, work: Option<Work>) -> TaskId {
+        self.spawned = self.spawned.wrapping_add(1);
+        let entry = self.slots.vacant_entry();
+        let index = u32::try_from(entry.key()).expect("four billion tasks do not fit in memory");
+        let id = TaskId { hub: self.hub, index, generation: self.spawned };
+        entry.insert(Slot { id, park: 0, state, work, cancelled: false });
+        id
     }
 
     /// The next task to run, now `Running`, with its work.
@@ -155,11 +165,13 @@ impl Tasks {
         }
     }
 
-    /// Puts a task that was put back to the front of the ready queue.
-    pub(crate) fn retry(&mut self, id: TaskId) {
-        if self.exists(id) {
+    /// Puts a task that was put back to the front of the ready queue; false if it was cancelled.
+    pub(crate) fn retry(&mut self, id: TaskId) -> bool {
+        let exists = self.exists(id);
+        if exists {
             self.ready.push_front(id);
         }
+        exists
     }
 
     /// Stores the coroutine of a task that has parked.
@@ -192,12 +204,13 @@ impl Tasks {
     ) -> Option<Wake> {
         let ticket = self.ticket(id);
         let slot = self.slot_mut(id)?;
-        let cancelled = std::mem::take(&mut slot.cancelled).then_some(Wake::Cancelled);
         let early = match slot.state {
             State::Running { early } => early,
             _ => None,
         };
-        if let Some(wake) = early.or(cancelled) {
+        // The other way round an early wake-up would swallow the cancellation.
+        let cancelled = || std::mem::take(&mut slot.cancelled).then_some(Wake::Cancelled);
+        if let Some(wake) = early.or_else(cancelled) {
             slot.park = slot.park.wrapping_add(1);
             slot.state = State::Running { early: None };
             return Some(wake);
@@ -285,20 +298,25 @@ impl Tasks {
         self.slots.len()
     }
 
+    /// How many tasks there have been, modulo 2³².
+    pub(crate) fn spawned(&self) -> u32 {
+        self.spawned
+    }
+
     /// The names of all tasks.
     pub(crate) fn ids(&self) -> Vec<TaskId> {
-        self.slots.iter().map(|(index, slot)| slot.id(index)).collect()
+        self.slots.iter().map(|(_, slot)| slot.id).collect()
     }
 
     /// Whether the task has not ended.
     pub(crate) fn exists(&self, id: TaskId) -> bool {
-        self.slots.get(id.index as usize).is_some_and(|slot| slot.generation == id.generation)
+        self.slots.get(id.index as usize).is_some_and(|slot| slot.id == id)
     }
 
     /// The parked tasks, longest first.
     pub(crate) fn suspended(&self) -> Vec<Suspended> {
         let mut all: Vec<Suspended> =
-            self.slots.iter().filter_map(|(index, slot)| slot.suspended(index)).collect();
+            self.slots.iter().filter_map(|(_, slot)| slot.suspended()).collect();
         all.sort_by_key(|suspended| suspended.since);
         all
     }
@@ -306,11 +324,12 @@ impl Tasks {
     /// Takes all work out, for a scheduler that ends with tasks left.
     pub(crate) fn drain(&mut self) -> Vec<Work> {
         self.ready.clear();
+        self.timers = Timers::default();
         self.slots.drain().filter_map(|slot| slot.work).collect()
     }
 
     fn slot_mut(&mut self, id: TaskId) -> Option<&mut Slot> {
-        self.slots.get_mut(id.index as usize).filter(|slot| slot.generation == id.generation)
+        self.slots.get_mut(id.index as usize).filter(|slot| slot.id == id)
     }
 }
 
@@ -319,19 +338,10 @@ impl Tasks {
 pub(crate) struct NoSuchTask;
 
 impl Slot {
-    fn new(state: State, work: Option<Work>) -> Slot {
-        Slot { generation: 0, park: 0, state, work, cancelled: false }
-    }
-
-    fn id(&self, index: usize) -> TaskId {
-        let index = u32::try_from(index).expect("checked when the task was spawned");
-        TaskId { index, generation: self.generation }
-    }
-
-    fn suspended(&self, index: usize) -> Option<Suspended> {
+    fn suspended(&self) -> Option<Suspended> {
         match self.state {
             State::Parked { location, since, deadline, .. } => {
-                Some(Suspended { task: self.id(index), location, since, deadline })
+                Some(Suspended { task: self.id, location, since, deadline })
             }
             _ => None,
         }
@@ -392,6 +402,26 @@ mod tests {
         assert_eq!(tasks.next_deadline(), Some(deadline));
         assert!(tasks.wake(ticket, Wake::Resumed));
         assert_eq!(tasks.next_deadline(), None);
+    }
+
+    #[test]
+    fn an_early_wake_up_does_not_swallow_a_cancellation() {
+        let mut tasks = Tasks::default();
+        let id = tasks.spawn_running();
+        assert!(tasks.wake(tasks.ticket(id), Wake::Resumed));
+        assert!(tasks.cancel(id).is_ok());
+        let now = Instant::now();
+        assert_eq!(tasks.park(id, now, None, Location::caller()), Some(Wake::Resumed));
+        assert_eq!(tasks.park(id, now, None, Location::caller()), Some(Wake::Cancelled));
+    }
+
+    #[test]
+    fn a_name_means_nothing_to_another_scheduler() {
+        let (mut one, mut other) = (Tasks::new(1), Tasks::new(2));
+        let (id, ticket) = parked(&mut one, None);
+        parked(&mut other, None);
+        assert!(!other.wake(ticket, Wake::Resumed));
+        assert!(other.cancel(id).is_err());
     }
 
     #[test]

@@ -1,1 +1,57 @@
-//! The extension module.
+//! `meinheld._meinheld`: the WSGI server as a CPython extension module.
+//!
+//! ```text
+//!   Python     server, middleware (python/meinheld/*.py)
+//!   here       server ─▶ wsgi ─▶ environ, input, start_response, file_wrapper, continuation, log
+//!              tstate, gil, thread_bound: where this meets the interpreter's insides
+//!   below      meinheld_core (the loop), meinheld_coro (the coroutines)
+//! ```
+//!
+//! No system call is made here, and HTTP is known by its names only.
+
+mod continuation;
+mod environ;
+mod errors;
+mod file_body;
+mod file_wrapper;
+#[allow(unsafe_code)] // the token of the loop's thread; giving the GIL up around its wait
+mod gil;
+mod input;
+mod lane;
+mod log;
+mod server;
+mod settings;
+mod start_response;
+#[allow(unsafe_code)] // values that are reached on their own thread only
+mod thread_bound;
+#[allow(unsafe_code)] // the interpreter's thread state
+mod tstate;
+mod wsgi;
+
+use pyo3::pymodule;
+
+/// The native half of meinheld; use `meinheld.server` and `meinheld.middleware`.
+#[pymodule(gil_used = true)]
+mod _meinheld {
+    use pyo3::prelude::*;
+
+    #[pymodule_export]
+    use crate::continuation::{PyClient, PyContinuation};
+    #[pymodule_export]
+    use crate::errors::{ClientDisconnected, ContinuationError, Stopped, timeout};
+    #[pymodule_export]
+    use crate::file_wrapper::FileWrapper;
+    #[pymodule_export]
+    use crate::server::{addresses, interrupt, listen, run, stop, terminate};
+    #[pymodule_export]
+    use crate::settings::{
+        get_backlog, get_client_body_buffer_size, get_keepalive, get_max_content_length,
+        set_backlog, set_client_body_buffer_size, set_keepalive, set_max_content_length,
+    };
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        crate::tstate::check_interpreter(module.py())?;
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+}

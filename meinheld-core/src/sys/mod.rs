@@ -25,6 +25,9 @@ pub(crate) use socket::{
 /// The error of an address that somebody else listens on.
 pub(crate) const EADDRINUSE: i32 = libc::EADDRINUSE;
 
+/// The error of a family of addresses that this system does not have.
+pub(crate) const EAFNOSUPPORT: i32 = libc::EAFNOSUPPORT;
+
 /// Calls a libc function that answers -1 on failure; its result as an `io::Result`.
 macro_rules! syscall {
     ($function:ident($($argument:expr),* $(,)?)) => {{

@@ -1,0 +1,111 @@
+# Builds and tests meinheld. `make help` lists the targets.
+#
+# PYTHON selects the interpreter. Each version has a virtual environment of its
+# own, .venv-X.Y.Z, with the wheel that was built for it.
+
+PYTHON ?= python3
+
+SHELL := /bin/sh
+.DELETE_ON_ERROR:
+.SUFFIXES:
+
+python_version := $(shell $(PYTHON) -c 'import platform; print(platform.python_version())' 2>/dev/null)
+VENV := .venv-$(python_version)
+venv_python := $(CURDIR)/$(VENV)/bin/python
+
+# The Rust tests of the extension module link libpython, which need not lie
+# where the loader looks.
+python_libdir := $(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_config_var("LIBDIR"))' 2>/dev/null)
+cargo_test_env := LD_LIBRARY_PATH="$(python_libdir)$${LD_LIBRARY_PATH:+:$$LD_LIBRARY_PATH}"
+
+# The build never downloads a toolchain, and builds for the interpreter asked for.
+export MATURIN_NO_INSTALL_RUST := 1
+export PYO3_PYTHON := $(venv_python)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+unexport PYTHONPATH PYTHONHOME
+
+sources := Cargo.toml Cargo.lock pyproject.toml LICENSE README.md \
+	$(shell find meinheld-coro meinheld-core meinheld-py -type f \
+		! -path '*/target/*' ! -path '*/__pycache__/*' ! -name '*.so')
+
+# Stops with the one line of tools/check-prerequisites, and exit status 2.
+require = $(if $(missing),$(error $(missing)),@:)
+missing = $(shell tools/check-prerequisites $(1) '$(PYTHON)')
+
+.PHONY: help
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+	@echo 'PYTHON=… selects another interpreter (now: $(PYTHON) $(python_version)).'
+
+.PHONY: chat
+chat: $(VENV)/.installed $(VENV)/.chat ## Build, then run the chat example on 127.0.0.1:8000
+	@exec $(VENV)/bin/python examples/chat/chat.py
+
+.PHONY: test
+test: check-test ## Run every test, Rust and Python
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory test-rust
+	@$(MAKE) --no-print-directory test-python
+
+.PHONY: lint
+lint: check-test $(VENV)/.test ## Check the format, the style, the lints and the types
+	cargo fmt --all --check
+	$(VENV)/bin/mypy
+	cargo test --quiet --locked --test tidy
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+.PHONY: test-rust
+test-rust: check-test $(VENV)/.build ## Run the Rust tests (with cargo-nextest if it is there)
+	@if cargo nextest --version >/dev/null 2>&1; then \
+		set -x; $(cargo_test_env) cargo nextest run --locked --workspace; \
+	else \
+		set -x; $(cargo_test_env) cargo test --locked --workspace --lib --bins --tests --examples; \
+	fi
+	$(cargo_test_env) cargo test --locked --workspace --doc
+
+.PHONY: test-python
+test-python: check-test $(VENV)/.installed $(VENV)/.test ## Run the Python tests against the built wheel
+	$(VENV)/bin/python -m pytest
+
+.PHONY: wheel
+wheel: $(VENV)/.wheel ## Build the wheel into dist/
+	@mkdir -p dist && cp $(VENV)/wheel/*.whl dist/ && ls dist/*.whl
+
+.PHONY: deny
+deny: ## Check licences, advisories and sources of the dependencies
+	@cargo deny --version >/dev/null 2>&1 || { echo 'no cargo-deny: cargo install cargo-deny --locked'; exit 2; }
+	cargo deny check
+
+.PHONY: clean
+clean: ## Remove what was built, and the virtual environments
+	rm -rf target dist .cache .venv-*
+
+.PHONY: check-build check-test
+check-build:
+	$(call require,build)
+check-test:
+	$(call require,test)
+
+# Stamps: each says that one thing is in the virtual environment.
+
+$(VENV)/.build: requirements/build.txt | check-build
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet -r requirements/build.txt
+	@touch $@
+
+$(VENV)/.chat: requirements/chat.txt | $(VENV)/.build
+	$(VENV)/bin/python -m pip install --quiet -r requirements/chat.txt
+	@touch $@
+
+$(VENV)/.test: requirements/test.txt requirements/build.txt requirements/chat.txt | $(VENV)/.build
+	$(VENV)/bin/python -m pip install --quiet -r requirements/test.txt
+	@touch $@
+
+$(VENV)/.wheel: $(sources) | $(VENV)/.build
+	rm -rf $(VENV)/wheel
+	$(VENV)/bin/maturin build --release --locked --interpreter $(venv_python) --out $(VENV)/wheel
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.wheel
+	$(VENV)/bin/python -m pip install --quiet --force-reinstall --no-deps --no-index $(VENV)/wheel/*.whl
+	@touch $@

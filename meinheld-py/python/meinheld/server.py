@@ -1,0 +1,125 @@
+"""The server: listen on an address, run an application, stop.
+
+>>> from meinheld import server
+>>> def app(environ, start_response):
+...     start_response("200 OK", [("Content-Type", "text/plain")])
+...     return [b"Hello\\n"]
+>>> server.listen(("127.0.0.1", 8000))  # doctest: +SKIP
+>>> server.run(app)  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from meinheld import _meinheld
+from meinheld._meinheld import (
+    ClientDisconnected,
+    ContinuationError,
+    Stopped,
+    addresses,
+    get_backlog,
+    get_client_body_buffer_size,
+    get_keepalive,
+    get_max_content_length,
+    listen,
+    set_backlog,
+    set_client_body_buffer_size,
+    set_keepalive,
+    set_max_content_length,
+    stop,
+    timeout,
+)
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+__all__ = [
+    "ClientDisconnected",
+    "ContinuationError",
+    "Stopped",
+    "addresses",
+    "get_backlog",
+    "get_client_body_buffer_size",
+    "get_graceful_timeout",
+    "get_keepalive",
+    "get_max_content_length",
+    "listen",
+    "run",
+    "set_backlog",
+    "set_client_body_buffer_size",
+    "set_graceful_timeout",
+    "set_keepalive",
+    "set_max_content_length",
+    "shutdown",
+    "stop",
+    "timeout",
+]
+
+_graceful_timeout = 30.0
+
+
+def set_graceful_timeout(seconds: float) -> None:
+    """Set how many seconds requests in flight have to end after SIGTERM or SIGINT."""
+    if not 0 <= seconds < float("inf"):
+        raise ValueError(f"graceful_timeout is {seconds} and must be zero or more seconds")
+    global _graceful_timeout
+    _graceful_timeout = float(seconds)
+
+
+def get_graceful_timeout() -> float:
+    """How many seconds requests in flight have to end after SIGTERM or SIGINT."""
+    return _graceful_timeout
+
+
+def shutdown(timeout: float | None = None) -> None:
+    """Stop the server, as `stop` does."""
+    stop(timeout)
+
+
+def run(app: WSGIApplication, silent: Any = 0) -> None:
+    """Serve `app` until the server is stopped.
+
+    On the main thread SIGTERM stops it gracefully; so does SIGINT, which ends suspended requests
+    at once and raises KeyboardInterrupt afterwards unless `silent`. The second signal ends what is
+    left. Handlers of the program's own are left alone.
+    """
+    with _stopping_signals() as interrupted:
+        _meinheld.run(app)
+    if interrupted and not silent:
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def _stopping_signals() -> Iterator[list[int]]:
+    """Have signals that would end the process stop the server; yield the SIGINTs that came."""
+    interrupted: list[int] = []
+    seen: list[int] = []
+
+    def terminate(number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGINT:
+            interrupted.append(number)
+        seen.append(number)
+        if len(seen) > 1:
+            _meinheld.interrupt(0.0)
+        elif number == signal.SIGINT:
+            _meinheld.interrupt(_graceful_timeout)
+        else:
+            _meinheld.terminate(_graceful_timeout)
+
+    replaced = {}
+    if threading.current_thread() is threading.main_thread():
+        ours = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+        for number, default in ours.items():
+            if signal.getsignal(number) == default:
+                replaced[number] = signal.signal(number, terminate)
+    try:
+        yield interrupted
+    finally:
+        for number, handler in replaced.items():
+            signal.signal(number, handler)

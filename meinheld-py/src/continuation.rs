@@ -1,0 +1,241 @@
+//! `environ["meinheld.continuation"]` and `environ["meinheld.client"]`: a request suspends, and any
+//! other code resumes it.
+//!
+//! Built on [`meinheld_coro::Continuation`], which has the states; here are Python's calls, the
+//! watch on the client, and the place that is named when a continuation is resumed twice.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use meinheld_core::Client;
+use meinheld_coro::{Continuation, ResumeRefusal};
+use pyo3::exceptions::{PyBaseException, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple, PyType};
+
+use crate::errors::{ContinuationError, from_interrupt};
+use crate::thread_bound::ThreadBound;
+use crate::tstate::{Location, location, suspend_refusal};
+
+/// What a resumer passes.
+enum Delivery {
+    Value(Py<PyAny>),
+    Exception(Py<PyAny>),
+}
+
+/// Lets a request wait: `suspend` in the request, `resume` or `throw` from anywhere else.
+#[pyclass(frozen, module = "meinheld.server", name = "Continuation")]
+pub(crate) struct PyContinuation {
+    inner: Continuation<Delivery>,
+    client: ThreadBound<Client>,
+    /// Where it was resumed since its last suspend.
+    resumed_at: Mutex<Option<Location>>,
+}
+
+/// The continuations that a request's objects have made, to be closed at its end.
+#[derive(Clone, Default)]
+pub(crate) struct Made(Rc<RefCell<Vec<Continuation<Delivery>>>>);
+
+impl Made {
+    /// Ends them: whoever resumes one from now on gets an error.
+    pub(crate) fn close(&self) {
+        // Closing may drop a value that was kept, and so run any code: not under the borrow.
+        let made = std::mem::take(&mut *self.0.borrow_mut());
+        for continuation in made {
+            continuation.close();
+        }
+    }
+}
+
+#[pymethods]
+impl PyContinuation {
+    /// Parks this request until `resume` or `throw`, for `timeout` seconds at the most; 0 or None
+    /// waits without limit. Returns what `resume` passed.
+    ///
+    /// Raises `timeout`, `ClientDisconnected` as soon as the client is gone, what `throw` passed,
+    /// and `ContinuationError` on misuse.
+    #[pyo3(signature = (timeout=None))]
+    fn suspend(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
+        let timeout = timeout.map(duration_of).transpose()?.flatten();
+        if let Some(refusal) = suspend_refusal(py) {
+            return Err(ContinuationError::new_err(refusal.to_string()));
+        }
+        let Some(client) = self.client.get() else {
+            let message = "cannot suspend here: this is not the server's thread";
+            return Err(ContinuationError::new_err(message));
+        };
+        if self.inner.is_suspended() {
+            return Err(ContinuationError::new_err("already suspended"));
+        }
+        let delivered = self.inner.suspend_watched(timeout, |ticket| client.watch(ticket));
+        client.unwatch();
+        drop(self.note_resumed(None));
+        match delivered {
+            Ok(Delivery::Value(value)) => Ok(value),
+            Ok(Delivery::Exception(value)) => Err(PyErr::from_value(value.into_bound(py))),
+            Err(interrupt) => Err(from_interrupt(interrupt)),
+        }
+    }
+
+    /// Makes the suspended request ready, to return these arguments from its `suspend`; never
+    /// blocks or switches.
+    ///
+    /// From another thread it may come before the suspend, which then returns at once. Raises
+    /// `ContinuationError` if the request is not suspended, or has been resumed before.
+    #[pyo3(signature = (*args, **kwargs))]
+    fn resume(
+        &self,
+        py: Python<'_>,
+        args: &Bound<'_, PyTuple>,
+        kwargs: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<()> {
+        self.deliver(py, Delivery::Value(value_of(py, args, kwargs)?))
+    }
+
+    /// The same as `resume`, raising `exc` (an instance or a class) in the suspended request.
+    fn throw(&self, py: Python<'_>, exc: &Bound<'_, PyAny>) -> PyResult<()> {
+        let instance = match exc.cast::<PyType>() {
+            Ok(class) if class.is_subclass_of::<PyBaseException>()? => class.call0()?,
+            _ => exc.clone(),
+        };
+        if !instance.is_instance_of::<PyBaseException>() {
+            return Err(PyTypeError::new_err("throw needs an exception, an instance or a class"));
+        }
+        self.deliver(py, Delivery::Exception(instance.unbind()))
+    }
+
+    /// Whether the request waits in `suspend` now.
+    #[getter]
+    fn suspended(&self) -> bool {
+        self.inner.is_suspended()
+    }
+
+    /// Whether the request's client is still there.
+    #[getter]
+    fn connected(&self) -> bool {
+        self.client.get().is_some_and(Client::is_connected)
+    }
+
+    fn __repr__(&self) -> String {
+        let state = if self.inner.is_suspended() { "suspended" } else { "not suspended" };
+        format!("<meinheld.Continuation of {}, {state}>", self.inner.task())
+    }
+}
+
+impl PyContinuation {
+    fn deliver(&self, py: Python<'_>, delivery: Delivery) -> PyResult<()> {
+        match self.inner.resume(delivery) {
+            Ok(()) => {
+                drop(self.note_resumed(location(py)));
+                Ok(())
+            }
+            Err(error) => Err(self.refused(py, error.reason)),
+        }
+    }
+
+    fn refused(&self, py: Python<'_>, reason: ResumeRefusal) -> PyErr {
+        let resumed = self.resumed_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = resumed.as_ref().map(|location| location.describe(py));
+        drop(resumed);
+        let first = first.map_or_else(String::new, |first| format!(", first resumed at {first}"));
+        ContinuationError::new_err(match reason {
+            ResumeRefusal::NotSuspended => format!("not suspended{first}"),
+            ResumeRefusal::Closed => format!("its request has ended{first}"),
+            _ => format!("already resumed{first}"),
+        })
+    }
+
+    /// Notes where it was resumed; hands back what was noted before, to be dropped unlocked.
+    fn note_resumed(&self, location: Option<Location>) -> Option<Location> {
+        let mut resumed = self.resumed_at.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *resumed, location)
+    }
+}
+
+/// What `suspend` returns for the arguments of `resume`.
+fn value_of(
+    py: Python<'_>,
+    args: &Bound<'_, PyTuple>,
+    kwargs: Option<&Bound<'_, PyDict>>,
+) -> PyResult<Py<PyAny>> {
+    let kwargs = kwargs.filter(|kwargs| !kwargs.is_empty());
+    Ok(match (args.len(), kwargs) {
+        (1, None) => args.get_item(0)?.unbind(),
+        (_, None) => args.clone().into_any().unbind(),
+        (0, Some(kwargs)) => kwargs.clone().into_any().unbind(),
+        (_, Some(kwargs)) => (args, kwargs).into_pyobject(py)?.into_any().unbind(),
+    })
+}
+
+/// Seconds, an int or a float of any size, as a duration; `None` is without limit.
+///
+/// # Errors
+/// `ValueError` for a negative one and for NaN, `TypeError` for what is no number.
+pub(crate) fn duration_of(seconds: &Bound<'_, PyAny>) -> PyResult<Option<Duration>> {
+    if seconds.is_none() {
+        return Ok(None);
+    }
+    let value = match seconds.extract::<f64>() {
+        Ok(value) => value,
+        // An int too large for a float.
+        Err(error) if error.is_instance_of::<pyo3::exceptions::PyOverflowError>(seconds.py()) => {
+            if seconds.lt(0)? {
+                f64::NEG_INFINITY
+            } else {
+                f64::INFINITY
+            }
+        }
+        Err(error) => return Err(error),
+    };
+    if value < 0.0 || value.is_nan() {
+        let message = format!("timeout is {value} and must be zero or more seconds");
+        return Err(PyValueError::new_err(message));
+    }
+    if value == 0.0 {
+        return Ok(None);
+    }
+    Ok(Duration::try_from_secs_f64(value).ok())
+}
+
+/// The client of a request, always in its environ.
+#[pyclass(frozen, module = "meinheld.server", name = "Client")]
+pub(crate) struct PyClient {
+    client: ThreadBound<Client>,
+    made: ThreadBound<Made>,
+}
+
+impl PyClient {
+    /// Continuations are noted in `made`.
+    pub(crate) fn new(client: Client, made: Made) -> PyClient {
+        PyClient { client: ThreadBound::new(client), made: ThreadBound::new(made) }
+    }
+}
+
+#[pymethods]
+impl PyClient {
+    /// A new continuation of the running request.
+    fn continuation(&self) -> PyResult<PyContinuation> {
+        let here = self.client.get().zip(self.made.get());
+        let here = here.and_then(|here| Some((here, Continuation::current()?)));
+        let Some(((client, made), inner)) = here else {
+            let message = "a continuation is made inside a request";
+            return Err(ContinuationError::new_err(message));
+        };
+        made.0.borrow_mut().push(inner.clone());
+        let client = ThreadBound::new(client.clone());
+        Ok(PyContinuation { inner, client, resumed_at: Mutex::new(None) })
+    }
+
+    /// The descriptor of the client's socket, or -1 once it is closed. It belongs to the server.
+    fn get_fd(&self) -> i32 {
+        self.client.get().and_then(Client::fd).unwrap_or(-1)
+    }
+
+    /// Whether the client is still there.
+    #[getter]
+    fn connected(&self) -> bool {
+        self.client.get().is_some_and(Client::is_connected)
+    }
+}

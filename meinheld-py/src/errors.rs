@@ -1,0 +1,92 @@
+//! The exceptions of `meinheld.server`, and the one place where errors of the crates below become
+//! Python's.
+
+use std::io;
+
+use meinheld_core::ListenError;
+use meinheld_coro::{Interrupt, Refusal};
+use pyo3::create_exception;
+use pyo3::exceptions::{
+    PyBaseException, PyConnectionError, PyOSError, PyRuntimeError, PyValueError,
+};
+use pyo3::prelude::*;
+
+#[expect(non_camel_case_types, reason = "the name is Python's, as that of socket.timeout is")]
+mod python_named {
+    use pyo3::create_exception;
+    use pyo3::exceptions::PyTimeoutError;
+
+    create_exception!(
+        meinheld.server,
+        timeout,
+        PyTimeoutError,
+        "A suspended request was not resumed in time, or its client did not read or send in time."
+    );
+}
+pub(crate) use python_named::timeout;
+
+create_exception!(
+    meinheld.server,
+    ClientDisconnected,
+    PyConnectionError,
+    "The client of this request has closed its connection."
+);
+create_exception!(
+    meinheld.server,
+    ContinuationError,
+    PyOSError,
+    "A continuation was used in a way that has no meaning; the message says which."
+);
+create_exception!(
+    meinheld.server,
+    Stopped,
+    PyBaseException,
+    "The server stops, and ends this request: clean up and let it pass."
+);
+
+/// What ended a wait for something else than the client.
+pub(crate) fn from_interrupt(interrupt: Interrupt) -> PyErr {
+    match interrupt {
+        Interrupt::TimedOut => timeout::new_err("timed out: not resumed in time"),
+        Interrupt::Interrupted => ClientDisconnected::new_err("the client has disconnected"),
+        Interrupt::Cancelled => Stopped::new_err("the server is stopping"),
+        Interrupt::Refused(refusal) => from_refusal(refusal),
+        other => PyRuntimeError::new_err(other.to_string()),
+    }
+}
+
+fn from_refusal(refusal: Refusal) -> PyErr {
+    ContinuationError::new_err(match refusal {
+        Refusal::NoTask => "cannot suspend here: this code does not run inside a request",
+        Refusal::OtherTask => "cannot suspend here: this continuation belongs to another request",
+        Refusal::Forbidden => "cannot suspend here: the request is only being set up",
+        _ => "cannot suspend here",
+    })
+}
+
+/// What ended an exchange with the client.
+pub(crate) fn from_io(error: io::Error) -> PyErr {
+    match error.kind() {
+        io::ErrorKind::TimedOut => timeout::new_err("timed out: the client did not read or send"),
+        io::ErrorKind::UnexpectedEof => ClientDisconnected::new_err(
+            "the client disconnected before the request body was complete",
+        ),
+        io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::BrokenPipe
+        | io::ErrorKind::NotConnected => ClientDisconnected::new_err("the client has disconnected"),
+        io::ErrorKind::InvalidInput => PyValueError::new_err(error.to_string()),
+        _ => match error.downcast::<Interrupt>() {
+            Ok(interrupt) => from_interrupt(interrupt),
+            Err(error) => error.into(),
+        },
+    }
+}
+
+/// An `OSError` with the number of the cause, so that `errno` and the subclass are right.
+pub(crate) fn from_listen(error: &ListenError) -> PyErr {
+    match error.source.raw_os_error() {
+        Some(number) => PyOSError::new_err((number, error.to_string())),
+        None => PyOSError::new_err(error.to_string()),
+    }
+}

@@ -1,0 +1,67 @@
+//! A Python file as something that sendfile(2) can send: its descriptor, where it stands, how long
+//! it is.
+//!
+//! Only files that hold on disk what `read` returns: a `GzipFile` has a descriptor too, of bytes
+//! that the application does not mean.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+
+use meinheld_core::{Exchange, duplicate_file};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+/// A regular file and the part of it to be sent.
+pub(crate) struct FileBody {
+    file: File,
+    offset: u64,
+    bytes: u64,
+}
+
+impl FileBody {
+    /// Sends it as the whole body of a response.
+    pub(crate) fn send(&self, exchange: &mut Exchange) -> io::Result<()> {
+        exchange.send_file(self.file.as_fd(), self.offset, self.bytes)?;
+        exchange.end()
+    }
+}
+
+/// The file behind a Python object, from its current position; `None` if it has to be read instead.
+pub(crate) fn file_body(object: &Bound<'_, PyAny>) -> PyResult<Option<FileBody>> {
+    let py = object.py();
+    let Some(object) = raw_file(object)? else { return Ok(None) };
+    if object.hasattr(intern!(py, "flush"))? {
+        object.call_method0(intern!(py, "flush"))?;
+    }
+    let position: u64 = object.call_method0(intern!(py, "tell"))?.extract()?;
+    let fd: i32 = object.call_method0(intern!(py, "fileno"))?.extract()?;
+    // A copy of the descriptor, since the application may close its own while this waits.
+    let file = duplicate_file(fd)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Ok(None);
+    }
+    let bytes = metadata.len().saturating_sub(position);
+    Ok(Some(FileBody { file, offset: position, bytes }))
+}
+
+/// The object itself, or what a temporary file wraps, if it is one of io's own for a real file.
+fn raw_file<'py>(object: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let py = object.py();
+    let io = py.import("io")?;
+    let file_io = io.getattr("FileIO")?;
+    let buffered =
+        PyTuple::new(py, [io.getattr("BufferedReader")?, io.getattr("BufferedRandom")?])?;
+    let inner = match object.get_type().module()?.to_cow()?.as_ref() {
+        "tempfile" => object.getattr_opt(intern!(py, "file"))?.unwrap_or_else(|| object.clone()),
+        _ => object.clone(),
+    };
+    if inner.is_instance(&file_io)? {
+        return Ok(Some(inner));
+    }
+    let is_real = inner.is_instance(&buffered)?
+        && inner.getattr(intern!(py, "raw"))?.is_instance(&file_io)?;
+    Ok(is_real.then_some(inner))
+}

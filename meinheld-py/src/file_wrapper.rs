@@ -1,0 +1,61 @@
+//! `wsgi.file_wrapper`: a file as the whole body. PEP 3333, "Optional Platform-Specific File
+//! Handling".
+//!
+//! A real file goes out by sendfile(2) from where it stands; anything else with a `read` is read in
+//! blocks. Not here: deciding which (see wsgi.rs).
+
+use pyo3::exceptions::{PyStopIteration, PyTypeError, PyValueError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+/// The block size where the application names none, in bytes.
+const BLOCK_BYTES: usize = 64 * 1024;
+
+/// A file to be sent.
+#[pyclass(frozen, module = "meinheld.server", name = "FileWrapper")]
+pub(crate) struct FileWrapper {
+    file: Py<PyAny>,
+    block_bytes: usize,
+}
+
+#[pymethods]
+impl FileWrapper {
+    #[new]
+    #[pyo3(signature = (filelike, blksize=BLOCK_BYTES.cast_signed()))]
+    fn new(filelike: Bound<'_, PyAny>, blksize: isize) -> PyResult<FileWrapper> {
+        if !filelike.hasattr(intern!(filelike.py(), "read"))? {
+            return Err(PyTypeError::new_err("wsgi.file_wrapper needs an object with read()"));
+        }
+        let block_bytes = usize::try_from(blksize).ok().filter(|bytes| *bytes > 0);
+        let block_bytes =
+            block_bytes.ok_or_else(|| PyValueError::new_err("the block size must be positive"))?;
+        Ok(FileWrapper { file: filelike.unbind(), block_bytes })
+    }
+
+    fn __iter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        slf
+    }
+
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let block = self.file.bind(py).call_method1(intern!(py, "read"), (self.block_bytes,))?;
+        let is_end = block.cast::<PyBytes>().is_ok_and(|bytes| bytes.as_bytes().is_empty());
+        if is_end { Err(PyStopIteration::new_err(())) } else { Ok(block) }
+    }
+
+    /// Closes the file, if it can be closed.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        let file = self.file.bind(py);
+        if file.hasattr(intern!(py, "close"))? {
+            file.call_method0(intern!(py, "close"))?;
+        }
+        Ok(())
+    }
+}
+
+impl FileWrapper {
+    /// The wrapped file.
+    pub(crate) fn file<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
+        self.file.bind(py)
+    }
+}

@@ -1,0 +1,34 @@
+//! The GIL, where no token of PyO3's can be carried: at the edge between the loop and Python.
+//!
+//! The loop runs on one thread, which holds the GIL throughout [`crate::server::run`] but for
+//! [`released`]. All code that the loop calls, on its own stack or on a request's, is therefore
+//! attached.
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+/// The token of the thread that the loop runs on.
+pub(crate) fn attached<'py>() -> Python<'py> {
+    // SAFETY: called from the loop's callbacks only, all of which run attached (see above). The
+    // token is used within the callback and stored nowhere.
+    unsafe { Python::assume_attached() }
+}
+
+/// Gives the GIL up while `wait` blocks, which must touch nothing of Python's and not switch.
+pub(crate) fn released(wait: &mut dyn FnMut()) {
+    // SAFETY: the thread is attached (see above), and is again when this returns. `wait` is the
+    // loop's call of epoll_wait(2), which neither touches Python nor switches to a request.
+    unsafe {
+        let thread = ffi::PyEval_SaveThread();
+        wait();
+        ffi::PyEval_RestoreThread(thread);
+    }
+}
+
+/// Runs the handlers of signals that have come; does nothing but on the main thread.
+///
+/// # Errors
+/// What a handler raised.
+pub(crate) fn check_signals(py: Python<'_>) -> PyResult<()> {
+    py.check_signals()
+}

@@ -1,0 +1,69 @@
+//! A request's exchange, lent to the Python objects that the application holds.
+//!
+//! The application may keep `wsgi.input` or `write` for longer than the request, use one from
+//! another thread, or from another request while the first waits in it. So an operation takes the
+//! exchange out, works, and puts it back; who comes meanwhile, or after the end, gets an error.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use meinheld_core::Exchange;
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+
+use crate::thread_bound::ThreadBound;
+
+/// Where a request's exchange is while nobody works with it.
+#[derive(Clone)]
+pub(crate) struct Lane {
+    slot: Rc<Slot>,
+}
+
+struct Slot {
+    exchange: Cell<Option<Exchange>>,
+    ended: Cell<bool>,
+}
+
+/// A lane inside a Python object.
+pub(crate) type SharedLane = ThreadBound<Lane>;
+
+impl Lane {
+    /// A lane whose request has not begun.
+    pub(crate) fn new() -> Lane {
+        Lane { slot: Rc::new(Slot { exchange: Cell::new(None), ended: Cell::new(false) }) }
+    }
+
+    /// Begins: the exchange can be used from now on.
+    pub(crate) fn open(&self, exchange: Exchange) {
+        self.slot.exchange.set(Some(exchange));
+    }
+
+    /// Ends: hands the exchange back. `None` if another request is waiting in it.
+    pub(crate) fn close(&self) -> Option<Exchange> {
+        self.slot.ended.set(true);
+        self.slot.exchange.take()
+    }
+
+    /// Calls `work` with the exchange; may wait in it.
+    pub(crate) fn work<R>(&self, work: impl FnOnce(&mut Exchange) -> R) -> PyResult<R> {
+        let Some(mut exchange) = self.slot.exchange.take() else { return Err(self.refusal()) };
+        let result = work(&mut exchange);
+        self.slot.exchange.set(Some(exchange));
+        Ok(result)
+    }
+
+    fn refusal(&self) -> PyErr {
+        PyRuntimeError::new_err(if self.slot.ended.get() {
+            "the request that this belongs to has ended"
+        } else {
+            "another coroutine is waiting in this request's input or output"
+        })
+    }
+}
+
+/// The lane of a Python object, on the server's thread.
+pub(crate) fn lane_of(shared: &SharedLane) -> PyResult<&Lane> {
+    shared.get().ok_or_else(|| {
+        PyRuntimeError::new_err("a request's input and output belong to the server's thread")
+    })
+}

@@ -1,0 +1,227 @@
+//! The functions of `meinheld.server`: listening, running and stopping.
+//!
+//! There is one server in a process, as in the API of old: `listen` prepares it, `run` makes it from
+//! what was prepared and runs it on the calling thread. Not here: what a request does, and the
+//! settings one by one (see settings.rs).
+
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use meinheld_core::{
+    Address, Config, Handle, Listener, Server, SignalPipe, raise_descriptor_limit,
+};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyList, PyString};
+
+use crate::continuation::duration_of;
+use crate::errors::from_listen;
+use crate::tstate::STACK_BYTES;
+use crate::wsgi::Wsgi;
+
+/// What was prepared, and the handle of the server that runs.
+struct State {
+    config: Config,
+    listeners: Vec<Listener>,
+    running: Option<Handle>,
+}
+
+static STATE: Mutex<Option<State>> = Mutex::new(None);
+
+/// Calls `use_it` with the settings of the next run.
+pub(crate) fn with_config<R>(use_it: impl FnOnce(&mut Config) -> R) -> R {
+    with_state(|state| use_it(&mut state.config))
+}
+
+/// Nothing that could panic or call Python runs under the lock.
+fn with_state<R>(use_it: impl FnOnce(&mut State) -> R) -> R {
+    let mut guard: MutexGuard<'_, Option<State>> =
+        STATE.lock().unwrap_or_else(PoisonError::into_inner);
+    use_it(guard.get_or_insert_with(|| State {
+        config: Config { stack_bytes: STACK_BYTES, ..Config::default() },
+        listeners: Vec::new(),
+        running: None,
+    }))
+}
+
+/// Listens on an address, or on several: a (host, port) tuple, a unix path as str or bytes, or a
+/// list of those; and takes over inherited sockets, an int or a list of ints.
+#[pyfunction]
+#[pyo3(signature = (address=None, socket_fd=None))]
+pub(crate) fn listen(
+    address: Option<&Bound<'_, PyAny>>,
+    socket_fd: Option<&Bound<'_, PyAny>>,
+) -> PyResult<()> {
+    if with_state(|state| !state.listeners.is_empty() || state.running.is_some()) {
+        return Err(PyRuntimeError::new_err(
+            "listen was called before: give it a list of addresses",
+        ));
+    }
+    let backlog = with_state(|state| state.config.backlog);
+    let mut listeners = Vec::new();
+    for address in each(address) {
+        listeners.extend(listen_on(&address, backlog)?);
+    }
+    for fd in each(socket_fd) {
+        let fd = fd.extract().map_err(|_| not_a(&fd, "socket_fd", "an int or a list of ints"))?;
+        listeners.push(Listener::inherit(fd).map_err(|error| from_listen(&error))?);
+    }
+    if listeners.is_empty() {
+        return Err(PyTypeError::new_err("listen needs an address or a socket_fd"));
+    }
+    with_state(|state| state.listeners = listeners);
+    Ok(())
+}
+
+/// The items of a list, or the one thing that is no list.
+fn each<'py>(items: Option<&Bound<'py, PyAny>>) -> Vec<Bound<'py, PyAny>> {
+    match items {
+        None => Vec::new(),
+        Some(items) => match items.cast::<PyList>() {
+            Ok(list) => list.iter().collect(),
+            Err(_) => vec![items.clone()],
+        },
+    }
+}
+
+fn listen_on(address: &Bound<'_, PyAny>, backlog: i32) -> PyResult<Vec<Listener>> {
+    let listened = if let Ok((host, port)) = address.extract::<(String, u16)>() {
+        let host = if host.is_empty() { "0.0.0.0" } else { &host };
+        Listener::tcp(host, port, backlog)
+    } else if address.is_instance_of::<PyString>() || address.is_instance_of::<PyBytes>() {
+        let path: PathBuf = path_of(address)?;
+        Listener::unix(&path, backlog).map(|listener| vec![listener])
+    } else {
+        return Err(not_a(address, "address", "a (host, port) tuple or a unix path"));
+    };
+    listened.map_err(|error| from_listen(&error))
+}
+
+fn path_of(address: &Bound<'_, PyAny>) -> PyResult<PathBuf> {
+    let decoded = address.py().import("os")?.call_method1("fsdecode", (address,))?;
+    decoded.extract()
+}
+
+fn not_a(found: &Bound<'_, PyAny>, what: &str, wanted: &str) -> PyErr {
+    let shown = found.repr().map_or_else(|_| "?".to_owned(), |repr| repr.to_string());
+    PyTypeError::new_err(format!("{what} is {shown:.100} and must be {wanted}"))
+}
+
+/// The addresses that are listened on: (host, port) tuples and unix paths.
+#[pyfunction]
+pub(crate) fn addresses(py: Python<'_>) -> PyResult<Vec<Bound<'_, PyAny>>> {
+    let all: Vec<Address> = with_state(|state| {
+        state.listeners.iter().map(|listener| listener.address().clone()).collect()
+    });
+    all.into_iter()
+        .map(|address| match address {
+            Address::Ip(ip) => Ok((ip.ip().to_string(), ip.port()).into_pyobject(py)?.into_any()),
+            Address::Unix(path) => Ok(path.into_os_string().into_pyobject(py)?.into_any()),
+        })
+        .collect()
+}
+
+/// Serves `app` on what is listened on, until it is stopped.
+#[pyfunction]
+pub(crate) fn run(py: Python<'_>, app: Py<PyAny>) -> PyResult<()> {
+    let (config, listeners) = take_prepared()?;
+    let served = serve(py, app, config, listeners);
+    with_state(|state| state.running = None);
+    served
+}
+
+fn take_prepared() -> PyResult<(Config, Vec<Listener>)> {
+    with_state(|state| {
+        if state.running.is_some() {
+            return Err(PyRuntimeError::new_err("the server runs already"));
+        }
+        if state.listeners.is_empty() {
+            return Err(PyRuntimeError::new_err("nothing to serve on: call listen() before run()"));
+        }
+        Ok((state.config.clone(), std::mem::take(&mut state.listeners)))
+    })
+}
+
+fn serve(py: Python<'_>, app: Py<PyAny>, config: Config, listeners: Vec<Listener>) -> PyResult<()> {
+    raise_descriptor_limit()?;
+    let server = Server::new(config, Wsgi::new(py, app)?)?;
+    for listener in listeners {
+        server.listen(listener);
+    }
+    with_state(|state| state.running = Some(server.handle()));
+    let wakeup = WakeupDescriptor::install(py, &server)?;
+    let stopped = server.run();
+    wakeup.restore(py)?;
+    if let Some(fatal) = server.service().take_fatal() {
+        return Err(fatal);
+    }
+    let abandoned = stopped?.abandoned;
+    if abandoned > 0 {
+        let message = format!("{abandoned} requests could not be ended and were abandoned");
+        server.service().logs().error(py, &message);
+    }
+    Ok(())
+}
+
+/// Python's `signal.set_wakeup_fd`: it makes a signal wake the loop, whose turn runs the handler.
+struct WakeupDescriptor {
+    /// What was set before; `None` where signals are not handled: on any but the main thread.
+    previous: Option<i32>,
+}
+
+impl WakeupDescriptor {
+    fn install(py: Python<'_>, server: &Server<Wsgi>) -> PyResult<WakeupDescriptor> {
+        let threading = py.import("threading")?;
+        let current = threading.call_method0("current_thread")?;
+        if !current.is(&threading.call_method0("main_thread")?) {
+            return Ok(WakeupDescriptor { previous: None });
+        }
+        let pipe = SignalPipe::new()?;
+        let previous = py.import("signal")?.call_method1("set_wakeup_fd", (pipe.writer(),))?;
+        server.wake_on(pipe)?;
+        Ok(WakeupDescriptor { previous: Some(previous.extract()?) })
+    }
+
+    fn restore(self, py: Python<'_>) -> PyResult<()> {
+        if let Some(previous) = self.previous {
+            py.import("signal")?.call_method1("set_wakeup_fd", (previous,))?;
+        }
+        Ok(())
+    }
+}
+
+/// Stops the server gracefully: it stops listening and lets requests finish, for `timeout` seconds
+/// at the most (0 or None: without limit), then raises `Stopped` in those that are left. Any thread
+/// may call it; it does nothing if the server does not run.
+#[pyfunction]
+#[pyo3(signature = (timeout=None))]
+pub(crate) fn stop(timeout: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+    let grace = timeout.map(duration_of).transpose()?.flatten();
+    if let Some(handle) = with_state(|state| state.running.clone()) {
+        handle.stop(grace);
+    }
+    Ok(())
+}
+
+/// What SIGTERM does: requests have this time to end, even if it is none.
+#[pyfunction]
+pub(crate) fn terminate(seconds: f64) -> PyResult<()> {
+    end(seconds, |_| ())
+}
+
+/// What SIGINT does: requests that are suspended end at once, others have this time.
+#[pyfunction]
+pub(crate) fn interrupt(seconds: f64) -> PyResult<()> {
+    end(seconds, Handle::end_suspended)
+}
+
+fn end(seconds: f64, before: impl FnOnce(&Handle)) -> PyResult<()> {
+    let grace = Duration::try_from_secs_f64(seconds)
+        .map_err(|error| PyValueError::new_err(error.to_string()))?;
+    if let Some(handle) = with_state(|state| state.running.clone()) {
+        before(&handle);
+        handle.stop(Some(grace));
+    }
+    Ok(())
+}

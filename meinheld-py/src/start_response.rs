@@ -1,0 +1,202 @@
+//! `start_response`, and the `write` that it returns. PEP 3333, "The `start_response()` Callable".
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use meinheld_core::http::parse_status;
+use meinheld_core::{BeginError, Exchange};
+use pyo3::exceptions::{PyAssertionError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyString, PyTuple};
+
+use crate::errors::from_io;
+use crate::lane::{Lane, SharedLane, lane_of};
+use crate::thread_bound::ThreadBound;
+
+/// The callable that the application is given.
+#[pyclass(frozen, module = "meinheld.server", name = "StartResponse")]
+pub(crate) struct StartResponse {
+    lane: SharedLane,
+    called: ThreadBound<Rc<Cell<bool>>>,
+}
+
+/// The callable that the application gets back, for code that cannot return its body.
+#[pyclass(frozen, module = "meinheld.server", name = "Write")]
+pub(crate) struct Write {
+    lane: SharedLane,
+}
+
+impl StartResponse {
+    /// `called` is set once the application has called it.
+    pub(crate) fn new(lane: Lane, called: Rc<Cell<bool>>) -> StartResponse {
+        StartResponse { lane: ThreadBound::new(lane), called: ThreadBound::new(called) }
+    }
+}
+
+#[pymethods]
+impl StartResponse {
+    #[pyo3(signature = (status, headers, exc_info=None, /))]
+    fn __call__(
+        &self,
+        status: &Bound<'_, PyAny>,
+        headers: &Bound<'_, PyAny>,
+        exc_info: Option<&Bound<'_, PyTuple>>,
+    ) -> PyResult<Write> {
+        let lane = lane_of(&self.lane)?;
+        self.check_order(lane, exc_info)?;
+        let status = text_bytes(status, "status")?;
+        let headers = header_pairs(headers)?;
+        lane.work(|exchange| begin(exchange, status.as_bytes(), &headers))??;
+        if let Some(called) = self.called.get() {
+            called.set(true);
+        }
+        Ok(Write { lane: ThreadBound::new(lane.clone()) })
+    }
+}
+
+impl StartResponse {
+    /// A second call needs `exc_info`; once the head is out, even that is raised instead.
+    fn check_order(&self, lane: &Lane, exc_info: Option<&Bound<'_, PyTuple>>) -> PyResult<()> {
+        if let Some(exc_info) = exc_info {
+            let sent = lane.work(|exchange| exchange.is_head_sent())?;
+            return if sent { Err(raised(exc_info)?) } else { Ok(()) };
+        }
+        if self.called.get().is_some_and(|called| called.get()) {
+            let message = "start_response was called a second time without exc_info (PEP 3333)";
+            return Err(PyAssertionError::new_err(message));
+        }
+        Ok(())
+    }
+}
+
+#[pymethods]
+impl Write {
+    fn __call__(&self, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        let data = body_bytes(data)?;
+        lane_of(&self.lane)?.work(|exchange| exchange.write(data.as_bytes()))?.map_err(from_io)
+    }
+}
+
+/// The bytes of one piece of the body.
+///
+/// # Errors
+/// `TypeError` for anything but bytes, which says what to do about it.
+pub(crate) fn body_bytes<'a, 'py>(
+    data: &'a Bound<'py, PyAny>,
+) -> PyResult<&'a Bound<'py, PyBytes>> {
+    data.cast::<PyBytes>().map_err(|_| {
+        let kind = data.get_type();
+        let is_text = data.is_instance_of::<PyString>();
+        let hint = if is_text { ": encode it, for example with .encode()" } else { "" };
+        let name = kind.name().map_or_else(|_| "?".to_owned(), |name| name.to_string());
+        PyTypeError::new_err(format!("a response body consists of bytes, not {name}{hint}"))
+    })
+}
+
+/// The exception of an `exc_info` tuple, with its traceback.
+fn raised(exc_info: &Bound<'_, PyTuple>) -> PyResult<PyErr> {
+    let value = exc_info.get_item(1)?;
+    Ok(PyErr::from_value(value))
+}
+
+fn begin(
+    exchange: &mut Exchange,
+    status: &[u8],
+    headers: &[(TextBytes<'_>, TextBytes<'_>)],
+) -> PyResult<()> {
+    let (code, reason) =
+        parse_status(status).map_err(|error| PyValueError::new_err(error.to_string()))?;
+    let fields = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+    exchange.begin(code, reason, fields).map_err(|error| match error {
+        BeginError::HeadSent => PyAssertionError::new_err(
+            "start_response was called after the head of the response had been sent",
+        ),
+        BeginError::Invalid(error) => PyValueError::new_err(error.to_string()),
+    })
+}
+
+/// Text of the wire: a str whose characters are bytes (PEP 3333, "Unicode Issues"), or bytes.
+pub(crate) enum TextBytes<'a> {
+    Borrowed(&'a [u8]),
+    Owned(Vec<u8>),
+}
+
+impl TextBytes<'_> {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        match self {
+            TextBytes::Borrowed(bytes) => bytes,
+            TextBytes::Owned(bytes) => bytes,
+        }
+    }
+}
+
+fn header_pairs<'a>(
+    headers: &'a Bound<'_, PyAny>,
+) -> PyResult<Vec<(TextBytes<'static>, TextBytes<'static>)>> {
+    let mut pairs = Vec::with_capacity(headers.len().unwrap_or(0));
+    for header in headers.try_iter().map_err(|_| not_headers(headers))? {
+        let header: Bound<'a, PyAny> = header?;
+        let (name, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) =
+            header.extract().map_err(|_| not_headers(&header))?;
+        let owner = || header_name(&name);
+        pairs.push((
+            text_bytes(&name, "a header name")?.into_owned(),
+            text_bytes_of(&value, || format!("the value of header {}", owner()))?.into_owned(),
+        ));
+    }
+    Ok(pairs)
+}
+
+impl TextBytes<'_> {
+    fn into_owned(self) -> TextBytes<'static> {
+        TextBytes::Owned(match self {
+            TextBytes::Borrowed(bytes) => bytes.to_vec(),
+            TextBytes::Owned(bytes) => bytes,
+        })
+    }
+}
+
+fn not_headers(found: &Bound<'_, PyAny>) -> PyErr {
+    let shown = found.repr().map_or_else(|_| "?".to_owned(), |repr| repr.to_string());
+    PyTypeError::new_err(format!(
+        "headers are a list of (name, value) tuples, and this is not one: {shown:.100}"
+    ))
+}
+
+fn header_name(name: &Bound<'_, PyAny>) -> String {
+    name.repr().map_or_else(|_| "?".to_owned(), |repr| repr.to_string())
+}
+
+fn text_bytes<'a>(text: &'a Bound<'_, PyAny>, what: &str) -> PyResult<TextBytes<'a>> {
+    text_bytes_of(text, || what.to_owned())
+}
+
+/// The bytes of a str or bytes.
+///
+/// # Errors
+/// `TypeError` for another type, `ValueError` for a str with a character beyond latin-1.
+pub(crate) fn text_bytes_of<'a>(
+    text: &'a Bound<'_, PyAny>,
+    what: impl Fn() -> String,
+) -> PyResult<TextBytes<'a>> {
+    if let Ok(bytes) = text.cast::<PyBytes>() {
+        return Ok(TextBytes::Borrowed(bytes.as_bytes()));
+    }
+    let Ok(string) = text.cast::<PyString>() else {
+        let kind = text.get_type().name()?.to_string();
+        return Err(PyTypeError::new_err(format!("{} must be str, not {kind}", what())));
+    };
+    let utf8 = string.to_str().map_err(|_| beyond_latin_1(string, &what()))?;
+    if utf8.is_ascii() {
+        return Ok(TextBytes::Borrowed(utf8.as_bytes()));
+    }
+    let bytes: Result<Vec<u8>, _> = utf8.chars().map(|c| u8::try_from(u32::from(c))).collect();
+    Ok(TextBytes::Owned(bytes.map_err(|_| beyond_latin_1(string, &what()))?))
+}
+
+fn beyond_latin_1(text: &Bound<'_, PyString>, what: &str) -> PyErr {
+    let shown = text.repr().map_or_else(|_| "?".to_owned(), |repr| repr.to_string());
+    PyValueError::new_err(format!(
+        "{what} has characters beyond latin-1, which HTTP cannot carry: {shown:.100}"
+    ))
+}

@@ -1,0 +1,312 @@
+//! PEP 3333, the server's side: calls the application, iterates what it returns, and closes that,
+//! all in the request's coroutine.
+//!
+//! ```text
+//!   accept: head ─▶ environ      call: application(environ, start_response) ─▶ iterable
+//!                                      ├─ one bytes: sent with its length
+//!                                      ├─ FileWrapper of a real file: sendfile
+//!                                      └─ else: each piece sent as it comes
+//!                                      close() of the iterable, in every ending
+//! ```
+//!
+//! Not here: the objects that the application is given (see the modules of their names).
+
+use std::cell::{Cell, RefCell};
+use std::ops::ControlFlow;
+use std::rc::Rc;
+
+use meinheld_core::http::Head;
+use meinheld_core::{Client, ConnectionInfo, Exchange, LengthMismatch, Report, Service};
+use meinheld_coro::TaskLocalFactory;
+use pyo3::exceptions::{PyAssertionError, PyKeyboardInterrupt, PySystemExit, PyTypeError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyTuple};
+
+use crate::continuation::{Made, PyClient};
+use crate::environ::Environs;
+use crate::errors::{ClientDisconnected, Stopped, from_io, timeout};
+use crate::file_body::{FileBody, file_body};
+use crate::file_wrapper::FileWrapper;
+use crate::gil;
+use crate::input::Input;
+use crate::lane::Lane;
+use crate::log::{AccessRecord, Logs};
+use crate::start_response::{StartResponse, body_bytes};
+use crate::tstate::PythonStates;
+
+/// A WSGI application as a service.
+pub(crate) struct Wsgi {
+    application: Py<PyAny>,
+    environs: Environs,
+    logs: Logs,
+    /// What ends the server: an exception from a signal's handler, or SystemExit from a request.
+    fatal: RefCell<Option<PyErr>>,
+}
+
+/// A request that has been accepted.
+pub(crate) enum Accepted {
+    Request(Request),
+    /// The environ could not be built.
+    Failed(PyErr),
+}
+
+/// What a request's call needs.
+pub(crate) struct Request {
+    environ: Py<PyDict>,
+    access: Option<AccessRecord>,
+}
+
+/// A request while it is answered.
+struct Call<'a, 'py> {
+    py: Python<'py>,
+    wsgi: &'a Wsgi,
+    lane: Lane,
+    /// Whether the application has called start_response.
+    started: Rc<Cell<bool>>,
+}
+
+impl Wsgi {
+    pub(crate) fn new(py: Python<'_>, application: Py<PyAny>) -> PyResult<Wsgi> {
+        let (environs, logs) = (Environs::new(py)?, Logs::new(py)?);
+        Ok(Wsgi { application, environs, logs, fatal: RefCell::new(None) })
+    }
+
+    /// The exception that ended the server, if one did.
+    pub(crate) fn take_fatal(&self) -> Option<PyErr> {
+        self.fatal.borrow_mut().take()
+    }
+
+    pub(crate) fn logs(&self) -> &Logs {
+        &self.logs
+    }
+
+    fn end_server(&self, error: PyErr) {
+        *self.fatal.borrow_mut() = Some(error);
+    }
+}
+
+impl Service for Wsgi {
+    type Request = Accepted;
+
+    fn accept(&self, head: &Head<'_>, connection: &ConnectionInfo<'_>) -> Accepted {
+        match self.environs.build(gil::attached(), head, connection) {
+            Ok(environ) => {
+                let access = self.logs.access_record(&environ);
+                Accepted::Request(Request { environ: environ.unbind(), access })
+            }
+            Err(error) => Accepted::Failed(error),
+        }
+    }
+
+    fn call(&self, request: Accepted, exchange: &mut Exchange) {
+        let py = gil::attached();
+        let Request { environ, access } = match request {
+            Accepted::Request(request) => request,
+            Accepted::Failed(error) => {
+                self.logs.exception(py, "cannot build the environ of a request", &error);
+                return;
+            }
+        };
+        let made = Made::default();
+        let lane = Lane::new();
+        let client = exchange.client().clone();
+        lane.open(exchange.detach());
+        let call = Call { py, wsgi: self, lane: lane.clone(), started: Rc::default() };
+        let environ = environ.into_bound(py);
+        let answered = call.answer(&environ, client, &made);
+        made.close();
+        if let Some(returned) = lane.close() {
+            *exchange = returned;
+        }
+        self.finish(&environ, answered, exchange);
+        if let Some(access) = access {
+            self.logs.access(py, &access, exchange.status(), exchange.body_bytes_sent());
+        }
+    }
+
+    fn blocked(&self, wait: &mut dyn FnMut()) {
+        gil::released(wait);
+    }
+
+    fn turn(&self) -> ControlFlow<()> {
+        if let Err(error) = gil::check_signals(gil::attached()) {
+            self.end_server(error);
+        }
+        if self.fatal.borrow().is_some() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    }
+
+    fn report(&self, report: &Report<'_>) {
+        // A refused request is the client's fault, and not to fill a log with.
+        if !matches!(report, Report::Refused { .. }) {
+            self.logs.error(gil::attached(), &report.to_string());
+        }
+    }
+
+    fn locals(&self) -> Option<Rc<dyn TaskLocalFactory>> {
+        Some(Rc::new(PythonStates::new(gil::attached())))
+    }
+}
+
+impl Wsgi {
+    /// Ends the exchange as the call's outcome demands.
+    fn finish(&self, environ: &Bound<'_, PyDict>, answered: PyResult<()>, exchange: &mut Exchange) {
+        let failed = match answered {
+            Ok(()) => exchange.end().map_err(from_io),
+            Err(error) => Err(error),
+        };
+        match failed {
+            Ok(()) => self.note_mismatch(environ, exchange),
+            Err(error) => {
+                let status = self.note_failure(environ, error);
+                // If the client is gone there is nobody to tell.
+                let _ = exchange.fail(status);
+            }
+        }
+    }
+
+    /// Logs what is worth it; the status that tells the client.
+    fn note_failure(&self, environ: &Bound<'_, PyDict>, error: PyErr) -> u16 {
+        let py = environ.py();
+        if error.is_instance_of::<ClientDisconnected>(py) {
+            return 500;
+        }
+        if error.is_instance_of::<Stopped>(py) {
+            return 503;
+        }
+        if error.is_instance_of::<timeout>(py) {
+            let message = format!("{} ended with an uncaught {error}", request_line(environ));
+            self.logs.error(py, &message);
+            return 500;
+        }
+        let message = format!("{} raised an exception", request_line(environ));
+        self.logs.exception(py, &message, &error);
+        if error.is_instance_of::<PySystemExit>(py)
+            || error.is_instance_of::<PyKeyboardInterrupt>(py)
+        {
+            self.end_server(error);
+        }
+        500
+    }
+
+    fn note_mismatch(&self, environ: &Bound<'_, PyDict>, exchange: &Exchange) {
+        let what = match exchange.length_mismatch() {
+            None => return,
+            Some(LengthMismatch::Excess) => {
+                "returned more bytes than its Content-Length; the rest was dropped".to_owned()
+            }
+            Some(LengthMismatch::Shortage(bytes)) => format!(
+                "returned {bytes} bytes fewer than its Content-Length; the connection was closed"
+            ),
+        };
+        self.logs.error(environ.py(), &format!("{} {what}", request_line(environ)));
+    }
+}
+
+/// The request as a log names it, in one line.
+fn request_line(environ: &Bound<'_, PyDict>) -> String {
+    let item = |name| match environ.get_item(name) {
+        Ok(Some(value)) => value.to_string(),
+        _ => "?".to_owned(),
+    };
+    format!("{} {}", item("REQUEST_METHOD"), item("RAW_URI")).escape_debug().to_string()
+}
+
+impl<'py> Call<'_, 'py> {
+    fn answer(&self, environ: &Bound<'py, PyDict>, client: Client, made: &Made) -> PyResult<()> {
+        let py = self.py;
+        environ.set_item(intern!(py, "wsgi.input"), Input::new(self.lane.clone()))?;
+        let client = PyClient::new(client, made.clone());
+        environ.set_item(intern!(py, "meinheld.client"), client)?;
+        let start_response = StartResponse::new(self.lane.clone(), Rc::clone(&self.started));
+        let start_response = Bound::new(py, start_response)?;
+        let body = self.wsgi.application.bind(py).call1((environ, start_response))?;
+        let sent = self.send(&body);
+        let closed = close(&body);
+        sent.and(closed)
+    }
+
+    fn send(&self, body: &Bound<'py, PyAny>) -> PyResult<()> {
+        if let Ok(wrapper) = body.cast::<FileWrapper>()
+            && let Some(file) = file_body(wrapper.get().file(self.py))?
+        {
+            return self.send_file(&file);
+        }
+        let pieces = match sequence_length(body) {
+            Some(1) => return self.send_only(&body.get_item(0)?),
+            Some(_) => {
+                self.announce_length(body)?;
+                body.try_iter()
+            }
+            None => body.try_iter(),
+        };
+        let pieces = pieces.map_err(|_| not_iterable(body))?;
+        for piece in pieces {
+            let piece = piece?;
+            let bytes = body_bytes(&piece)?.as_bytes();
+            if !bytes.is_empty() {
+                self.check_started()?;
+                self.lane.work(|exchange| exchange.write(bytes))?.map_err(from_io)?;
+            }
+        }
+        self.check_started()
+    }
+
+    /// The whole body in one piece: it goes out with its length, and the head, in one call.
+    fn send_only(&self, piece: &Bound<'py, PyAny>) -> PyResult<()> {
+        let bytes = body_bytes(piece)?.as_bytes();
+        self.check_started()?;
+        self.lane.work(|exchange| exchange.write_last(bytes))?.map_err(from_io)
+    }
+
+    /// A list or tuple of bytes has a length as a whole.
+    fn announce_length(&self, body: &Bound<'py, PyAny>) -> PyResult<()> {
+        let mut total = 0;
+        for piece in body.try_iter()? {
+            total += body_bytes(&piece?)?.as_bytes().len() as u64;
+        }
+        self.lane.work(|exchange| exchange.announce_length(total))
+    }
+
+    fn send_file(&self, body: &FileBody) -> PyResult<()> {
+        self.check_started()?;
+        let sent = self.lane.work(|exchange| body.send(exchange))?;
+        sent.map_err(from_io)
+    }
+
+    fn check_started(&self) -> PyResult<()> {
+        if self.started.get() {
+            return Ok(());
+        }
+        let message = "the application returned a body without having called start_response";
+        Err(PyAssertionError::new_err(message))
+    }
+}
+
+/// How many pieces a list or a tuple has; other iterables may not be asked.
+fn sequence_length(body: &Bound<'_, PyAny>) -> Option<usize> {
+    if let Ok(list) = body.cast_exact::<PyList>() {
+        return Some(list.len());
+    }
+    body.cast_exact::<PyTuple>().ok().map(|tuple| tuple.len())
+}
+
+fn close(body: &Bound<'_, PyAny>) -> PyResult<()> {
+    if sequence_length(body).is_some() {
+        return Ok(());
+    }
+    let name = intern!(body.py(), "close");
+    match body.getattr_opt(name)? {
+        Some(close) => close.call0().map(drop),
+        None => Ok(()),
+    }
+}
+
+fn not_iterable(body: &Bound<'_, PyAny>) -> PyErr {
+    let kind = body.get_type().name().map_or_else(|_| "?".to_owned(), |name| name.to_string());
+    PyTypeError::new_err(format!("the application returned {kind}, not an iterable of bytes"))
+}
