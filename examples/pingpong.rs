@@ -13,7 +13,8 @@ use meinheld_coro::{Config, Continuation, Interrupt, Scheduler, spawn};
 type Ball = u64;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let rounds = std::env::args().nth(1).map_or(Ok(1_000_000), |rounds| rounds.parse())?;
+    let rounds = std::env::args().nth(1).map_or(Ok(1_000_000), |rounds| rounds.parse());
+    let rounds = rounds.map_err(|_| "the argument is the number of rounds")?;
     let began = Instant::now();
     let hits = Scheduler::new(Config::default()).block_on(move || ping(rounds))??;
     // Each hit is a switch from its player to the scheduler, and one from there to the other.

@@ -21,7 +21,7 @@ use meinheld_coro::TaskLocalFactory;
 use pyo3::exceptions::{PyAssertionError, PyKeyboardInterrupt, PySystemExit, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyTuple};
+use pyo3::types::{PyDict, PyList, PyTuple, PyTupleMethods};
 
 use crate::continuation::{Made, PyClient};
 use crate::environ::Environs;
@@ -40,7 +40,7 @@ pub(crate) struct Wsgi {
     application: Py<PyAny>,
     environs: Environs,
     logs: Logs,
-    /// What ends the server: an exception from a signal's handler, or SystemExit from a request.
+    /// What ends the server: an exception from a signal's handler, or `SystemExit` from a request.
     fatal: RefCell<Option<PyErr>>,
 }
 
@@ -62,7 +62,7 @@ struct Call<'a, 'py> {
     py: Python<'py>,
     wsgi: &'a Wsgi,
     lane: Lane,
-    /// Whether the application has called start_response.
+    /// Whether the application has called `start_response`.
     started: Rc<Cell<bool>>,
 }
 
@@ -292,7 +292,7 @@ fn sequence_length(body: &Bound<'_, PyAny>) -> Option<usize> {
     if let Ok(list) = body.cast_exact::<PyList>() {
         return Some(list.len());
     }
-    body.cast_exact::<PyTuple>().ok().map(|tuple| tuple.len())
+    body.cast_exact::<PyTuple>().ok().map(PyTupleMethods::len)
 }
 
 fn close(body: &Bound<'_, PyAny>) -> PyResult<()> {
