@@ -18,6 +18,8 @@ const UNSAFE_FILES: &[&str] = &[
     "meinheld-coro/src/stack.rs",
     "meinheld-coro/src/sys.rs",
     "meinheld-core/src/sys/*",
+    "meinheld-py/src/gil.rs",
+    "meinheld-py/src/thread_bound.rs",
     "meinheld-py/src/tstate/*",
 ];
 

@@ -325,6 +325,7 @@ impl<S: Service> Driver<S> {
         if let (Some(fd), Expectation::Waiting) = (fd, expectation) {
             let _ = sys::send(fd, CONTINUE);
         }
+        self.watch(id);
     }
 
     /// Receives more of a body that is collected, and begins the request when it is complete.
