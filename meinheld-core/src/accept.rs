@@ -52,19 +52,19 @@ impl Listeners {
         if self.watched {
             return Ok(());
         }
+        self.watched = true;
         for (index, listener) in self.sockets.iter().enumerate() {
             let index = u32::try_from(index).expect("descriptors are far fewer");
             let token = Token::Listener(index).into();
             shared.epoll.add(listener.as_fd().as_raw_fd(), token, Interest::Accept)?;
         }
-        self.watched = true;
         Ok(())
     }
 
     fn unwatch(&mut self, shared: &Shared) {
         if std::mem::take(&mut self.watched) {
             for listener in &self.sockets {
-                // It was added, so that it can be removed.
+                // Only one that could not be added cannot be removed.
                 let _ = shared.epoll.remove(listener.as_fd());
             }
         }
@@ -75,13 +75,14 @@ impl Listeners {
         self.paused_until
     }
 
-    /// Goes on if a pause is over.
-    pub(crate) fn resume(&mut self, shared: &Shared) -> io::Result<()> {
+    /// Goes on if a pause is over; if that fails, pauses again.
+    pub(crate) fn resume(&mut self, shared: &Shared) {
         if self.paused_until.is_some_and(|until| until <= shared.now.get()) {
             self.paused_until = None;
-            self.watch(shared)?;
+            if self.watch(shared).is_err() {
+                self.pause(shared);
+            }
         }
-        Ok(())
     }
 
     /// Stops listening, for good.

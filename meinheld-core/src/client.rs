@@ -7,21 +7,24 @@ use std::rc::Rc;
 use meinheld_coro::Ticket;
 
 use crate::address::Address;
-use crate::connection::{Connection, ConnectionId, Waiter};
+use crate::connection::{Connection, ConnectionId};
 use crate::shared::Shared;
 use crate::sys;
 
-/// The connection of a request. It may be kept for longer than the request; once the connection is
-/// closed, or serves its next request, it counts as gone.
+/// The connection of a request. It may be kept for longer than the request; once that has ended it
+/// counts as gone, whatever the connection does next.
 #[derive(Clone)]
 pub struct Client {
     pub(crate) shared: Rc<Shared>,
     pub(crate) id: ConnectionId,
+    /// The request, as the number of those that had ended before it.
+    request: u32,
 }
 
 impl Client {
     pub(crate) fn new(shared: Rc<Shared>, id: ConnectionId) -> Client {
-        Client { shared, id }
+        let request = shared.with(id, |connection| connection.requests_ended).unwrap_or_default();
+        Client { shared, id, request }
     }
 
     /// Whether the client has neither closed its side of the connection nor lost it.
@@ -30,7 +33,7 @@ impl Client {
         open.flatten().is_some_and(|fd| !sys::peer_has_closed(fd))
     }
 
-    /// The connection's descriptor, while it is open. It belongs to the server.
+    /// The connection's descriptor, while the request lasts. It belongs to the server.
     pub fn fd(&self) -> Option<RawFd> {
         self.with(|connection| connection.fd())
     }
@@ -38,24 +41,32 @@ impl Client {
     /// Has `ticket` interrupted as soon as the client goes: at its FIN, its RST, or now if it has
     /// gone already. To be taken back with [`unwatch`](Self::unwatch) after the wait.
     pub fn watch(&self, ticket: Ticket) {
-        let gone = self.with(|connection| connection.peer_closed).unwrap_or(true);
-        if gone || self.shared.set_waiter(self.id, Waiter::Departure(ticket)).is_err() {
+        let gone = self.with(|connection| {
+            connection.departure = Some(ticket);
+            connection.peer_closed
+        });
+        if gone.unwrap_or(true) || self.shared.park_connection(self.id).is_err() {
             ticket.interrupt();
         }
     }
 
     /// Ends what [`watch`](Self::watch) began.
     pub fn unwatch(&self) {
-        self.with(|connection| connection.waiter = None);
+        self.with(|connection| connection.departure = None);
     }
 
-    /// The client's address, while the connection is open.
+    /// The client's address, while the request lasts.
     pub fn peer(&self) -> Option<Rc<Address>> {
         self.with(|connection| Rc::clone(&connection.peer))
     }
 
-    fn with<R>(&self, use_it: impl FnOnce(&mut Connection) -> R) -> Option<R> {
-        self.shared.with(self.id, use_it)
+    /// Calls `use_it` with the connection, if it is open and this request's still.
+    pub(crate) fn with<R>(&self, use_it: impl FnOnce(&mut Connection) -> R) -> Option<R> {
+        let request = self.request;
+        let used = self.shared.with(self.id, |connection| {
+            (connection.requests_ended == request).then(|| use_it(connection))
+        });
+        used.flatten()
     }
 }
 

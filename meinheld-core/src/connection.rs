@@ -78,19 +78,18 @@ pub(crate) struct Collection {
     pub(crate) spool: SpooledTempFile,
 }
 
-/// Who is to be told when the socket becomes ready.
+/// Who is to be woken when the socket becomes ready.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Waiter {
     /// A request that waits for input.
     Reader(Ticket),
     /// A request that waits for room.
     Writer(Ticket),
-    /// A suspended request that wants to know when its client goes.
-    Departure(Ticket),
 }
 
 /// The state of one connection.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "they are facts independent of each other")]
 pub(crate) struct Connection {
     socket: OwnedFd,
     pub(crate) peer: Rc<Address>,
@@ -100,6 +99,12 @@ pub(crate) struct Connection {
     /// How many bytes of `input` are known to be no complete head.
     pub(crate) scanned: usize,
     pub(crate) waiter: Option<Waiter>,
+    /// Who is suspended, and is to be interrupted when the peer goes.
+    pub(crate) departure: Option<Ticket>,
+    /// How many requests have ended on it, by which each is told from those before.
+    pub(crate) requests_ended: u32,
+    /// Whether it stands in the pending queue.
+    pub(crate) pending: bool,
     /// Whether epoll watches it; the first wait makes it so.
     pub(crate) watched: bool,
     /// Whether there may be input that no event will tell of any more.
@@ -122,6 +127,9 @@ impl Connection {
             input: Input::default(),
             scanned: 0,
             waiter: None,
+            departure: None,
+            requests_ended: 0,
+            pending: false,
             watched: false,
             readable: true,
             peer_closed: false,
@@ -137,6 +145,13 @@ impl Connection {
     /// Whether the peer has sent something that nobody has read.
     pub(crate) fn has_unread(&self) -> bool {
         self.readable || !self.input.is_empty()
+    }
+
+    /// Notes that no request runs on it any more: whatever still refers to that one is stale.
+    pub(crate) fn end_request(&mut self) {
+        self.requests_ended = self.requests_ended.wrapping_add(1);
+        self.waiter = None;
+        self.departure = None;
     }
 
     /// Whether no request is being received or answered.
@@ -185,12 +200,8 @@ impl Connections {
 
     /// The requests that are suspended, and watch whether their client goes.
     pub(crate) fn suspended_tasks(&self) -> Vec<TaskId> {
-        let waiters = self.slots.iter().filter_map(|(_, (_, connection))| connection.waiter);
-        let departures = waiters.filter_map(|waiter| match waiter {
-            Waiter::Departure(ticket) => Some(ticket.task()),
-            Waiter::Reader(_) | Waiter::Writer(_) => None,
-        });
-        departures.collect()
+        let tickets = self.slots.iter().filter_map(|(_, (_, connection))| connection.departure);
+        tickets.map(Ticket::task).collect()
     }
 
     fn ids_of(&self, wanted: impl Fn(&Connection) -> bool) -> Vec<ConnectionId> {

@@ -4,7 +4,9 @@
 //! Not here: which events there are (see server.rs), and running a request (see serve.rs).
 
 use std::cell::RefCell;
+use std::fmt;
 use std::io::{self, Seek, Write};
+use std::os::fd::RawFd;
 use std::rc::Rc;
 
 use meinheld_coro::Scheduler;
@@ -57,6 +59,36 @@ enum Step {
     Wait,
 }
 
+/// Why a body could not be collected.
+#[derive(Debug)]
+enum CollectError {
+    /// It is malformed, or too large.
+    Body(BodyError),
+    /// There is no room for it: a full disk, or no descriptor left.
+    Storage(io::Error),
+}
+
+impl CollectError {
+    fn status(&self) -> u16 {
+        match self {
+            CollectError::Body(error) => error.status(),
+            // RFC 9110 section 15.6.1: it is no fault of the client's.
+            CollectError::Storage(_) => 500,
+        }
+    }
+}
+
+impl fmt::Display for CollectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CollectError::Body(error) => error.fmt(f),
+            CollectError::Storage(error) => {
+                write!(f, "the request body cannot be stored: {error}")
+            }
+        }
+    }
+}
+
 /// What came of looking for a head.
 enum Sought {
     /// There was one, or a fault; the connection has gone on to another phase.
@@ -73,15 +105,20 @@ impl<S: Service> Driver<S> {
 
     /// Handles an event on a connection.
     pub(crate) fn handle_event(self: &Rc<Self>, id: ConnectionId, event: Event) {
-        let waiter = self.shared.with(id, |connection| {
+        let known = self.shared.with(id, |connection| {
             connection.readable |= event.readable;
             connection.peer_closed |= event.peer_closed;
-            (connection.waiter, connection.may_advance(event))
+            (connection.waiter, connection.departure, connection.may_advance(event))
         });
-        match waiter {
-            Some((Some(waiter), _)) => self.wake(waiter, event),
-            Some((None, true)) => self.advance(id),
-            Some((None, false)) | None => {}
+        let Some((waiter, departure, may_advance)) = known else { return };
+        if let Some(waiter) = waiter {
+            self.wake(waiter, event);
+        }
+        if let (Some(ticket), true) = (departure, event.peer_closed) {
+            self.scheduler.interrupt(ticket);
+        }
+        if may_advance {
+            self.advance(id);
         }
     }
 
@@ -89,8 +126,7 @@ impl<S: Service> Driver<S> {
         match waiter {
             Waiter::Reader(ticket) if event.readable => self.scheduler.wake(ticket),
             Waiter::Writer(ticket) if event.writable => self.scheduler.wake(ticket),
-            Waiter::Departure(ticket) if event.peer_closed => self.scheduler.interrupt(ticket),
-            _ => false,
+            Waiter::Reader(_) | Waiter::Writer(_) => false,
         };
     }
 
@@ -101,7 +137,7 @@ impl<S: Service> Driver<S> {
                 return;
             }
         }
-        self.shared.pending.borrow_mut().push_back(id);
+        self.shared.queue(id);
     }
 
     fn step(self: &Rc<Self>, id: ConnectionId) -> Step {
@@ -151,7 +187,7 @@ impl<S: Service> Driver<S> {
         id: ConnectionId,
         status: u16,
         kind: RequestKind,
-        reason: &dyn std::fmt::Display,
+        reason: &dyn fmt::Display,
     ) {
         let peer = self.shared.with(id, |connection| Rc::clone(&connection.peer));
         if let Some(peer) = peer {
@@ -198,10 +234,14 @@ impl<S: Service> Driver<S> {
     /// still sends. What follows a request that has ended stands in the pending queue.
     fn after_head(&self, id: ConnectionId) -> Step {
         let more = self.shared.with(id, |connection| match connection.phase {
-            Phase::Collecting(_) | Phase::Lingering(_) => connection.readable,
-            Phase::Head | Phase::Busy | Phase::Discarding(_) => false,
+            Phase::Collecting(_) | Phase::Lingering(_) => Some(connection.readable),
+            Phase::Head | Phase::Busy | Phase::Discarding(_) => None,
         });
-        if more == Some(true) { Step::Again } else { Step::Wait }
+        match more.flatten() {
+            Some(true) => Step::Again,
+            Some(false) => self.watch(id),
+            None => Step::Wait,
+        }
     }
 
     /// Parses, if there is anything that has not been looked at and may change the outcome.
@@ -320,10 +360,20 @@ impl<S: Service> Driver<S> {
             connection.fd()
         });
         self.shared.arm(id, self.shared.now.get() + self.shared.config.body_timeout);
-        // The interim response is 25 bytes on a socket with room: if it is not taken whole the
-        // connection is broken, which the next receive will tell.
         if let (Some(fd), Expectation::Waiting) = (fd, expectation) {
-            let _ = sys::send(fd, CONTINUE);
+            self.ask_for_body(id, fd);
+        }
+    }
+
+    /// Sends the interim response, of 25 bytes. A client that has left no room for it need not be
+    /// asked (RFC 9110 section 10.1.1); a part of it would break what follows.
+    fn ask_for_body(&self, id: ConnectionId, fd: RawFd) {
+        let whole = match sys::send(fd, CONTINUE) {
+            Ok(count) => count == CONTINUE.len(),
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+        };
+        if !whole {
+            self.close(id, CloseReason::SocketError);
         }
         self.watch(id);
     }
@@ -387,23 +437,30 @@ impl<S: Service> Driver<S> {
             *left -= count;
             let done = *left == 0;
             connection.input.consume(usize::try_from(count).unwrap_or(usize::MAX));
-            if done {
-                connection.phase = Phase::Head;
-            }
             done
         });
         if unread != Some(false) {
-            return Step::Again;
+            self.keep(id);
+            return Step::Wait;
         }
         let mut input = self.shared.buffers.borrow_mut().grow(Input::default());
         let received = self.receive(id, &mut input);
+        if let Ok(Received::Nothing) = received {
+            input = self.shared.buffers.borrow_mut().shrink(input);
+        }
         self.shared.with(id, |connection| connection.input = input);
         self.after_discarding(id, &received)
     }
 
     /// Drops what a peer still sends to a connection that is closing.
     fn linger(&self, id: ConnectionId) -> Step {
-        self.shared.flush(id);
+        let unsent = self.shared.with(id, |connection| match &connection.phase {
+            Phase::Lingering(output) => !output.is_empty(),
+            _ => false,
+        });
+        if unsent == Some(true) {
+            self.shared.flush(id);
+        }
         let mut input = self.shared.buffers.borrow_mut().grow(Input::default());
         let received = self.receive(id, &mut input);
         let dropped = input.unread().len();
@@ -484,14 +541,14 @@ impl Collection {
     /// Decodes what belongs to the body and stores it; tells how many bytes that were.
     ///
     /// # Errors
-    /// What the decoder says. A full disk counts as a body that is too large.
-    fn take(&mut self, bytes: &[u8]) -> Result<usize, BodyError> {
+    /// What the decoder says, and what storing it says.
+    fn take(&mut self, bytes: &[u8]) -> Result<usize, CollectError> {
         let mut output = [0; DECODE_BYTES];
         let mut consumed = 0;
         while consumed < bytes.len() && !self.decoder.is_done() {
-            let decoded = self.decoder.decode(&bytes[consumed..], &mut output)?;
-            let stored = self.spool.write_all(&output[..decoded.produced]);
-            stored.map_err(|_| BodyError::TooLarge)?;
+            let decoded = self.decoder.decode(&bytes[consumed..], &mut output);
+            let decoded = decoded.map_err(CollectError::Body)?;
+            self.spool.write_all(&output[..decoded.produced]).map_err(CollectError::Storage)?;
             self.bytes += decoded.produced as u64;
             consumed += decoded.consumed;
         }

@@ -1,7 +1,7 @@
 //! One request and its response, as the application sees them: from inside a coroutine.
 //!
 //! ```text
-//!   request body    Empty | Memory | File ──read──▶ …            (there before the request began)
+//!   request body    Empty | Collected ──read──▶ …               (there before the request began)
 //!                   Streaming{left} ──read, waiting──▶ Empty     (or Broken: the client failed)
 //!
 //!   response        Unbegun ──begin──▶ Begun ──first write──▶ Body ──end──▶ Ended
@@ -13,18 +13,20 @@
 //! Every call that says so may wait; nothing is buffered beyond the head, so that a client that
 //! does not read stops its application. Not here: the loop.
 
-use std::fs::File;
-use std::io::{self, IoSlice, Read};
-use std::num::NonZeroUsize;
-use std::os::fd::{BorrowedFd, RawFd};
-use std::rc::Rc;
+mod body;
+mod file;
 
-use tempfile::SpooledTempFile;
+use std::io::{self, IoSlice};
+use std::num::NonZeroUsize;
+use std::os::fd::RawFd;
+
+pub(crate) use body::{Expectation, RequestBody};
+pub use file::duplicate_file;
 
 use crate::client::Client;
 use crate::connection::Waiter;
 use crate::http::{
-    BodyEncoding, BodyPlan, CHUNK_END, CONTINUE, ChunkHeader, KeepAlive, LAST_CHUNK, RequestFacts,
+    BodyEncoding, BodyPlan, CHUNK_END, ChunkHeader, KeepAlive, LAST_CHUNK, RequestFacts,
     ResponseBuilder, ResponseError, early_hints, error_response, reason_phrase,
 };
 use crate::sys;
@@ -36,7 +38,6 @@ const DISCARD_BYTES_MAX: u64 = 64 * 1024;
 /// A request's body, and the response to it.
 pub struct Exchange {
     client: Client,
-    fd: RawFd,
     facts: RequestFacts,
     expectation: Expectation,
     body: RequestBody,
@@ -46,34 +47,6 @@ pub struct Exchange {
     status: u16,
     body_bytes_sent: u64,
     mismatch: Option<LengthMismatch>,
-}
-
-/// Whether the client waits for a `100 Continue` (RFC 9110 section 10.1.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Expectation {
-    None,
-    Waiting,
-}
-
-/// Where a request's body is.
-#[derive(Debug)]
-pub(crate) enum RequestBody {
-    Empty,
-    Collected { spool: SpooledTempFile, bytes: u64 },
-    Streaming { left: u64 },
-    Broken,
-}
-
-impl RequestBody {
-    /// How long it is, in bytes, as far as that is known.
-    pub(crate) fn length(&self) -> Option<u64> {
-        match self {
-            RequestBody::Empty => Some(0),
-            RequestBody::Collected { bytes, .. } => Some(*bytes),
-            RequestBody::Streaming { left } => Some(*left),
-            RequestBody::Broken => None,
-        }
-    }
 }
 
 enum Response {
@@ -132,26 +105,15 @@ impl From<ResponseError> for BeginError {
     }
 }
 
-/// Makes a file of one's own of an open descriptor that somebody else may close meanwhile, for
-/// [`Exchange::send_file`].
-///
-/// # Errors
-/// When the descriptor is not open, or the process has none left.
-pub fn duplicate_file(fd: RawFd) -> io::Result<File> {
-    sys::duplicate(fd).map(File::from)
-}
-
 impl Exchange {
     pub(crate) fn new(
         client: Client,
-        fd: RawFd,
         facts: RequestFacts,
         expectation: Expectation,
         body: RequestBody,
     ) -> Exchange {
         Exchange {
             client,
-            fd,
             facts,
             expectation,
             body,
@@ -167,24 +129,6 @@ impl Exchange {
     /// The client at the other end.
     pub fn client(&self) -> &Client {
         &self.client
-    }
-
-    /// Reads the request's body into `buffer`, waiting for the client if need be; zero is its end.
-    /// The first read of a body that the client holds back asks for it with `100 Continue`.
-    ///
-    /// # Errors
-    /// `TimedOut` when the client sends nothing for the body time-out; `UnexpectedEof` when it ends
-    /// before the body does; what the socket says; and the same again at each later call.
-    pub fn read_body(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match &mut self.body {
-            RequestBody::Empty => Ok(0),
-            RequestBody::Collected { spool, .. } => spool.read(buffer),
-            RequestBody::Streaming { left } => {
-                let left = *left;
-                self.read_streaming(buffer, left)
-            }
-            RequestBody::Broken => Err(io::ErrorKind::UnexpectedEof.into()),
-        }
     }
 
     /// Begins the response; nothing is sent before the first byte of its body, or its end. One that
@@ -225,13 +169,8 @@ impl Exchange {
     /// client. To be put back before [`Service::call`](crate::Service::call) returns.
     #[must_use = "what is not put back is broken off"]
     pub fn detach(&mut self) -> Exchange {
-        let mut broken = Exchange::new(
-            self.client.clone(),
-            self.fd,
-            self.facts,
-            Expectation::None,
-            RequestBody::Broken,
-        );
+        let mut broken =
+            Exchange::new(self.client.clone(), self.facts, Expectation::None, RequestBody::Broken);
         broken.response = Response::Broken;
         std::mem::replace(self, broken)
     }
@@ -271,39 +210,6 @@ impl Exchange {
         self.begin(status, reason_phrase(status).as_bytes(), fields)
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         self.write_last(body)
-    }
-
-    /// Sends `bytes` of a file from `offset` as the whole body, without copying it through this
-    /// process. Tells how many were sent: fewer if the file ends before.
-    ///
-    /// # Errors
-    /// As [`write`](Self::write), and what reading the file says.
-    pub fn send_file(
-        &mut self,
-        file: BorrowedFd<'_>,
-        mut offset: u64,
-        bytes: u64,
-    ) -> io::Result<u64> {
-        self.announce_length(bytes);
-        self.send(b"")?;
-        let Response::Body(plan) = &self.response else { return Ok(0) };
-        let mut left = match plan.encoding {
-            BodyEncoding::None => return Ok(0),
-            BodyEncoding::Length(length) => self.clip(bytes, length),
-            BodyEncoding::UntilClose => bytes,
-            BodyEncoding::Chunked => unreachable!("a body of known length is not chunked"),
-        };
-        let start = offset;
-        while left > 0 {
-            let sent = self.retry(|fd| sys::send_file(fd, file, offset, left))?;
-            if sent == 0 {
-                break;
-            }
-            offset += sent;
-            left -= sent;
-            self.body_bytes_sent += sent;
-        }
-        Ok(offset - start)
     }
 
     /// Sends a 103 (Early Hints, RFC 8297) with `headers`; to an HTTP/1.0 client nothing.
@@ -410,58 +316,6 @@ impl Exchange {
         }
     }
 
-    fn read_streaming(&mut self, buffer: &mut [u8], left: u64) -> io::Result<usize> {
-        let room = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        if room == 0 {
-            return Ok(0);
-        }
-        let read = self.receive(&mut buffer[..room]).and_then(|count| match count {
-            0 => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
-            count => Ok(count),
-        });
-        self.body = match read {
-            Ok(count) if count as u64 == left => RequestBody::Empty,
-            Ok(count) => RequestBody::Streaming { left: left - count as u64 },
-            Err(_) => RequestBody::Broken,
-        };
-        read
-    }
-
-    /// Takes bytes from the connection's input first, then from the socket.
-    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let shared = Rc::clone(&self.client.shared);
-        let kept = shared.with(self.client.id, |connection| {
-            let count = connection.input.unread().len().min(buffer.len());
-            buffer[..count].copy_from_slice(&connection.input.unread()[..count]);
-            connection.input.consume(count);
-            count
-        });
-        match kept {
-            Some(0) => {}
-            Some(count) => return Ok(count),
-            None => return Err(io::ErrorKind::NotConnected.into()),
-        }
-        self.ask_for_body()?;
-        loop {
-            match sys::receive(self.fd, buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    shared.wait(self.client.id, Waiter::Reader, shared.config.body_timeout)?;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                other => return other,
-            }
-        }
-    }
-
-    /// RFC 9110 section 10.1.1: asked once, and never after the response has begun to go out.
-    fn ask_for_body(&mut self) -> io::Result<()> {
-        if self.expectation == Expectation::None || self.is_head_sent() {
-            return Ok(());
-        }
-        self.expectation = Expectation::None;
-        self.send_all(&mut [IoSlice::new(CONTINUE)])
-    }
-
     /// Sends the head if it was not sent yet, together with `piece`, encoded as the body needs it.
     fn send(&mut self, piece: &[u8]) -> io::Result<()> {
         let head = match std::mem::replace(&mut self.response, Response::Unbegun) {
@@ -553,11 +407,17 @@ impl Exchange {
         Ok(())
     }
 
+    /// The connection's descriptor, which is asked for at each use: once the request has ended the
+    /// system may have given the number to another connection.
+    fn fd(&self) -> io::Result<RawFd> {
+        self.client.fd().ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
     /// Calls `send` until the socket takes something, waiting in between. A failure breaks the
     /// response.
     fn retry<N>(&mut self, mut send: impl FnMut(RawFd) -> io::Result<N>) -> io::Result<N> {
         loop {
-            let waited = match send(self.fd) {
+            let waited = match self.fd().and_then(&mut send) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     let shared = &self.client.shared;
@@ -571,11 +431,5 @@ impl Exchange {
                 return Err(error);
             }
         }
-    }
-}
-
-impl Read for Exchange {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.read_body(buffer)
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use meinheld_coro::without_parking;
 
 use crate::client::Client;
-use crate::connection::{CloseReason, ConnectionId, Phase};
+use crate::connection::{CloseReason, Connection, ConnectionId, Phase};
 use crate::driver::Driver;
 use crate::exchange::{Conclusion, Exchange, Expectation, RequestBody};
 use crate::http::RequestFacts;
@@ -44,14 +44,14 @@ impl<S: Service> Driver<S> {
     }
 
     fn serve(&self, id: ConnectionId, incoming: Incoming) {
-        let known = self.shared.with(id, |connection| {
-            (connection.fd(), Rc::clone(&connection.peer), Arc::clone(&connection.local))
-        });
-        let Some((fd, peer, local)) = known else { return };
+        let known = self
+            .shared
+            .with(id, |connection| (Rc::clone(&connection.peer), Arc::clone(&connection.local)));
+        let Some((peer, local)) = known else { return };
         let Incoming { bytes, consume, facts, expectation, body } = incoming;
         let connection = ConnectionInfo { peer: &peer, local: &local, body_bytes: body.length() };
         let client = Client::new(Rc::clone(&self.shared), id);
-        let mut exchange = Exchange::new(client, fd, facts, expectation, body);
+        let mut exchange = Exchange::new(client, facts, expectation, body);
         let served = catch_unwind(AssertUnwindSafe(|| {
             let request = self.accept(id, bytes, consume, &connection);
             self.service.call(request, &mut exchange);
@@ -64,6 +64,7 @@ impl<S: Service> Driver<S> {
         let _ = exchange.end();
         let conclusion = exchange.conclude();
         drop(exchange);
+        self.shared.with(id, Connection::end_request);
         self.conclude(id, conclusion);
     }
 
@@ -91,45 +92,45 @@ impl<S: Service> Driver<S> {
 
     fn conclude(&self, id: ConnectionId, conclusion: Conclusion) {
         match conclusion {
-            Conclusion::Keep { .. } if self.shared.stopping.get() => {
-                self.shared.close(id, CloseReason::Stopping);
-            }
             Conclusion::Keep { unread: 0 } => self.keep(id),
+            Conclusion::Keep { .. } if self.shared.stopping.get() => {
+                self.shared.linger(id, Vec::new());
+            }
             Conclusion::Keep { unread } => {
                 self.shared.with(id, |connection| connection.phase = Phase::Discarding(unread));
                 self.shared.arm(id, self.shared.now.get() + self.shared.config.linger_timeout);
-                self.shared.pending.borrow_mut().push_back(id);
+                self.shared.queue(id);
             }
-            Conclusion::Close => {
-                // Closing with unread input resets the connection, and the response with it.
-                let unread = self.shared.with(id, |connection| connection.has_unread());
-                match unread {
-                    Some(true) => self.shared.linger(id, Vec::new()),
-                    _ => self.shared.close(id, CloseReason::Finished),
-                }
-            }
+            Conclusion::Close => self.finish(id, CloseReason::Finished),
             Conclusion::Linger => self.shared.linger(id, Vec::new()),
             Conclusion::Broken => self.shared.close(id, CloseReason::SocketError),
         }
     }
 
     /// Waits for the next request on the connection, or takes it up if it is there already.
-    fn keep(&self, id: ConnectionId) {
+    pub(crate) fn keep(&self, id: ConnectionId) {
+        if self.shared.stopping.get() {
+            return self.finish(id, CloseReason::Stopping);
+        }
         let unread = self.shared.with(id, |connection| {
             connection.phase = Phase::Head;
-            connection.waiter = None;
             connection.has_unread()
         });
-        match unread {
-            None => {}
-            Some(true) => self.shared.pending.borrow_mut().push_back(id),
-            Some(false) => {
-                let timeout = self.shared.config.keep_alive_timeout;
-                self.shared.arm(id, self.shared.now.get() + timeout);
-                if self.shared.watch(id).is_err() {
-                    self.shared.close(id, CloseReason::SocketError);
-                }
-            }
+        self.shared.arm(id, self.shared.now.get() + self.shared.config.keep_alive_timeout);
+        if unread == Some(true) {
+            self.shared.queue(id);
+        } else if self.shared.watch(id).is_err() {
+            self.shared.close(id, CloseReason::SocketError);
+        }
+    }
+
+    /// Closes the connection. To do so with unread input would reset it, and destroy the response
+    /// on its way (RFC 9112 section 9.6).
+    fn finish(&self, id: ConnectionId, reason: CloseReason) {
+        if self.shared.with(id, |connection| connection.has_unread()) == Some(true) {
+            self.shared.linger(id, Vec::new());
+        } else {
+            self.shared.close(id, reason);
         }
     }
 }

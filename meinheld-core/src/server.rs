@@ -26,7 +26,7 @@ use meinheld_coro::{Scheduler, Shutdown, Suspended};
 use crate::accept::{Accepted, Listeners};
 use crate::address::Address;
 use crate::config::Config;
-use crate::connection::{CloseReason, ConnectionId, Token};
+use crate::connection::{CloseReason, Token};
 use crate::driver::Driver;
 use crate::listener::Listener;
 use crate::service::{Report, Service};
@@ -113,6 +113,7 @@ impl Handle {
     /// once: those that watch their client (see [`Client::watch`](crate::Client::watch)).
     pub fn end_suspended(&self) {
         self.requested.end_suspended.store(true, Ordering::Release);
+        self.bell.ring();
     }
 }
 
@@ -235,7 +236,7 @@ impl<S: Service> Server<S> {
         while let Some(id) = driver.shared.pop_expired() {
             driver.expire(id);
         }
-        self.listeners.borrow_mut().resume(&driver.shared)?;
+        self.listeners.borrow_mut().resume(&driver.shared);
         driver.scheduler.advance(driver.shared.now.get());
         driver.scheduler.run_ready();
         self.advance_pending();
@@ -250,9 +251,8 @@ impl<S: Service> Server<S> {
     fn poll(&self, events: &mut Events) -> io::Result<()> {
         let shared = &self.driver.shared;
         shared.epoll.wait(events, Some(Duration::ZERO))?;
-        let idle = events.len() == 0
-            && !self.driver.scheduler.has_ready()
-            && shared.pending.borrow().is_empty();
+        let idle =
+            events.len() == 0 && !self.driver.scheduler.has_ready() && shared.queued_count() == 0;
         if !idle {
             return Ok(());
         }
@@ -298,13 +298,11 @@ impl<S: Service> Server<S> {
     }
 
     /// Goes on with connections that have input which no event will tell of: pipelined requests,
-    /// mostly.
+    /// mostly. Each has one go, so that none keeps the others waiting.
     fn advance_pending(&self) {
-        for _ in 0..PENDING_MAX {
-            let next: Option<ConnectionId> = self.driver.shared.pending.borrow_mut().pop_front();
-            match next {
-                Some(id) => self.driver.advance(id),
-                None => return,
+        for _ in 0..self.driver.shared.queued_count().min(PENDING_MAX) {
+            if let Some(id) = self.driver.shared.next_queued() {
+                self.driver.advance(id);
             }
         }
     }

@@ -26,7 +26,8 @@ pub(crate) struct Shared {
     pub(crate) buffers: RefCell<Buffers>,
     pub(crate) fields: RefCell<ServerFields>,
     /// Connections that have input for the loop to look at, without an event to tell of it.
-    pub(crate) pending: RefCell<VecDeque<ConnectionId>>,
+    /// INVARIANT: each at most once; `Connection::pending` tells which.
+    pending: RefCell<VecDeque<ConnectionId>>,
     /// The time of this turn.
     pub(crate) now: Cell<Instant>,
     pub(crate) stopping: Cell<bool>,
@@ -88,7 +89,8 @@ impl Shared {
         let Some(ticket) = meinheld_coro::ticket() else {
             return Err(io::Error::other("only a request can wait for its client"));
         };
-        self.set_waiter(id, waiter(ticket))?;
+        self.with(id, |connection| connection.waiter = Some(waiter(ticket)));
+        self.park_connection(id)?;
         let parked = meinheld_coro::park(Instant::now().checked_add(timeout));
         self.with(id, |connection| connection.waiter = None);
         parked.map_err(|interrupt| match interrupt {
@@ -97,13 +99,11 @@ impl Shared {
         })
     }
 
-    /// Notes who is to be told of the connection's next event, which epoll watches for from now on.
-    pub(crate) fn set_waiter(&self, id: ConnectionId, waiter: Waiter) -> io::Result<()> {
+    /// Prepares a connection whose request is to wait: epoll watches it from now on, and it keeps no
+    /// more memory than its input needs.
+    pub(crate) fn park_connection(&self, id: ConnectionId) -> io::Result<()> {
         self.watch(id)?;
-        let large = self.with(id, |connection| {
-            connection.waiter = Some(waiter);
-            std::mem::take(&mut connection.input)
-        });
+        let large = self.with(id, |connection| std::mem::take(&mut connection.input));
         let input = self.buffers.borrow_mut().shrink(large.unwrap_or_default());
         self.with(id, |connection| connection.input = input);
         Ok(())
@@ -142,6 +142,27 @@ impl Shared {
                 None => {}
             }
         }
+    }
+
+    /// Has the loop go on with a connection at the end of this turn, or of the next.
+    pub(crate) fn queue(&self, id: ConnectionId) {
+        if self.with(id, |connection| std::mem::replace(&mut connection.pending, true))
+            == Some(false)
+        {
+            self.pending.borrow_mut().push_back(id);
+        }
+    }
+
+    /// The next connection to go on with.
+    pub(crate) fn next_queued(&self) -> Option<ConnectionId> {
+        let id = self.pending.borrow_mut().pop_front()?;
+        self.with(id, |connection| connection.pending = false);
+        Some(id)
+    }
+
+    /// How many connections are to be gone on with.
+    pub(crate) fn queued_count(&self) -> usize {
+        self.pending.borrow().len()
     }
 
     /// Closes a connection now.

@@ -1,0 +1,119 @@
+//! The body of a request, as its application reads it.
+//!
+//! Not here: how a body that is collected came in (see driver.rs), and the response.
+
+use std::io::{self, IoSlice, Read};
+
+use tempfile::SpooledTempFile;
+
+use super::Exchange;
+use crate::connection::Waiter;
+use crate::http::CONTINUE;
+use crate::sys;
+
+/// Whether the client waits for a `100 Continue` (RFC 9110 section 10.1.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Expectation {
+    None,
+    Waiting,
+}
+
+/// Where a request's body is.
+#[derive(Debug)]
+pub(crate) enum RequestBody {
+    Empty,
+    Collected { spool: SpooledTempFile, bytes: u64 },
+    Streaming { left: u64 },
+    Broken,
+}
+
+impl RequestBody {
+    /// How long it is, in bytes, as far as that is known.
+    pub(crate) fn length(&self) -> Option<u64> {
+        match self {
+            RequestBody::Empty => Some(0),
+            RequestBody::Collected { bytes, .. } => Some(*bytes),
+            RequestBody::Streaming { left } => Some(*left),
+            RequestBody::Broken => None,
+        }
+    }
+}
+
+impl Exchange {
+    /// Reads the request's body into `buffer`, waiting for the client if need be; zero is its end.
+    /// The first read of a body that the client holds back asks for it with `100 Continue`.
+    ///
+    /// # Errors
+    /// `TimedOut` when the client sends nothing for the body time-out; `UnexpectedEof` when it ends
+    /// before the body does, and at each call after a failure; what the socket says.
+    pub fn read_body(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &mut self.body {
+            RequestBody::Empty => Ok(0),
+            RequestBody::Collected { spool, .. } => spool.read(buffer),
+            RequestBody::Streaming { left } => {
+                let left = *left;
+                self.read_streaming(buffer, left)
+            }
+            RequestBody::Broken => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    fn read_streaming(&mut self, buffer: &mut [u8], left: u64) -> io::Result<usize> {
+        let room = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        if room == 0 {
+            return Ok(0);
+        }
+        let read = self.receive(&mut buffer[..room]).and_then(|count| match count {
+            0 => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
+            count => Ok(count),
+        });
+        self.body = match read {
+            Ok(count) if count as u64 == left => RequestBody::Empty,
+            Ok(count) => RequestBody::Streaming { left: left - count as u64 },
+            Err(_) => RequestBody::Broken,
+        };
+        read
+    }
+
+    /// Takes bytes from the connection's input first, then from the socket.
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let kept = self.client.with(|connection| {
+            let count = connection.input.unread().len().min(buffer.len());
+            buffer[..count].copy_from_slice(&connection.input.unread()[..count]);
+            connection.input.consume(count);
+            count
+        });
+        match kept {
+            Some(0) => {}
+            Some(count) => return Ok(count),
+            None => return Err(io::ErrorKind::NotConnected.into()),
+        }
+        self.ask_for_body()?;
+        loop {
+            match sys::receive(self.fd()?, buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.client.with(|connection| connection.readable = false);
+                    let shared = &self.client.shared;
+                    shared.wait(self.client.id, Waiter::Reader, shared.config.body_timeout)?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// RFC 9110 section 10.1.1: asked once, and never after the response has begun to go out.
+    fn ask_for_body(&mut self) -> io::Result<()> {
+        if self.expectation == Expectation::None || self.is_head_sent() {
+            return Ok(());
+        }
+        self.expectation = Expectation::None;
+        self.send_all(&mut [IoSlice::new(CONTINUE)])
+    }
+}
+
+impl Read for Exchange {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.read_body(buffer)
+    }
+}
