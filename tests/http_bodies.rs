@@ -1,0 +1,145 @@
+//! Request bodies: the same answer however they come, small, streamed, or by way of a file.
+
+mod support;
+
+use std::io::Read;
+use std::process::Command;
+
+use meinheld_core::Config;
+use support::{echo, serve};
+
+const LENGTH: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\nhello world";
+const CHUNKED: &str = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\
+                       6;a=b\r\nhello \r\n5\r\nworld\r\n0\r\nTrailer: x\r\n\r\n";
+
+fn streaming() -> Config {
+    Config { inline_body_bytes_max: 4, ..Config::default() }
+}
+
+#[test]
+fn a_request_split_at_any_byte_gets_the_same_answer() {
+    for config in [Config::default(), streaming()] {
+        let server = serve(config, echo);
+        let mut client = server.connect();
+        for request in [LENGTH, CHUNKED] {
+            for at in 1..request.len() {
+                client.send(&request[..at]);
+                // The loop has seen the first part before the second comes.
+                server.look();
+                client.send(&request[at..]);
+                let response = client.response();
+                assert_eq!((response.status, response.text()), (200, "hello world"), "{at}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_request_that_comes_byte_by_byte_on_a_new_connection_is_answered() {
+    for config in [Config::default(), streaming()] {
+        let server = serve(config, echo);
+        for request in [LENGTH, CHUNKED] {
+            let mut client = server.connect();
+            for byte in request.as_bytes() {
+                client.send([*byte]);
+                server.look();
+            }
+            assert_eq!(client.response().text(), "hello world");
+        }
+    }
+}
+
+#[test]
+fn a_body_that_comes_after_its_head_on_a_new_connection_is_waited_for() {
+    for config in [Config::default(), streaming()] {
+        let server = serve(config, echo);
+        for request in [LENGTH, CHUNKED] {
+            let head_bytes = request.find("\r\n\r\n").unwrap() + 4;
+            for at in [head_bytes, head_bytes + 3] {
+                let mut client = server.connect();
+                client.send(&request[..at]);
+                server.settle(|now| now.connections > 0);
+                client.send(&request[at..]);
+                assert_eq!(client.response().text(), "hello world");
+                drop(client);
+                server.settle_empty();
+            }
+        }
+    }
+}
+
+#[test]
+fn large_bodies_are_read_whole() {
+    let config = Config { body_memory_bytes_max: 100_000, ..Config::default() };
+    let server = serve(config, echo);
+    for size in [64 * 1024, 64 * 1024 + 1, 99_999, 100_001, 3_000_000] {
+        let body: Vec<u8> = (0..size).map(|at| u8::try_from(at % 251).unwrap()).collect();
+        let mut client = server.connect();
+        client.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n"));
+        client.send(&body);
+        assert!(client.response().body == body, "{size} bytes with a length");
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+        for chunk in body.chunks(70_001) {
+            client.send(format!("{:x}\r\n", chunk.len()));
+            client.send(chunk);
+            client.send("\r\n");
+        }
+        client.send("0\r\n\r\n");
+        assert!(client.response().body == body, "{size} bytes in chunks");
+        drop(client);
+        server.settle_empty();
+    }
+}
+
+#[test]
+fn a_handler_is_told_of_a_body_that_is_cut_off() {
+    let server = serve(streaming(), |_, exchange| {
+        let mut body = Vec::new();
+        let kind = exchange.read_to_end(&mut body).unwrap_err().kind();
+        let again = exchange.read_body(&mut [0; 8]).unwrap_err().kind();
+        exchange.respond(400, &[], format!("{kind} {again}").as_bytes()).unwrap();
+    });
+    let mut client = server.connect();
+    client.send(&LENGTH[..LENGTH.len() - 1]);
+    client.end_output();
+    assert_eq!(client.response().text(), "unexpected end of file unexpected end of file");
+    client.expect_end();
+}
+
+#[test]
+fn a_collected_body_that_is_cut_off_begins_no_request() {
+    let server = serve(Config::default(), |_, _| panic!("no request was complete"));
+    for request in [LENGTH, CHUNKED] {
+        let mut client = server.connect();
+        client.send(&request[..request.len() - 1]);
+        client.end_output();
+        client.expect_end();
+    }
+    server.settle_empty();
+    assert!(server.reports.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_body_that_cannot_be_stored_is_a_500() {
+    let this = std::env::current_exe().unwrap();
+    let child = Command::new(this)
+        .args(["--ignored", "--exact", "child_without_a_temporary_folder"])
+        .env("TMPDIR", "/nonexistent")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&child.stdout);
+    assert!(child.status.success() && said.contains("1 passed"), "{said}");
+}
+
+#[test]
+#[ignore = "run by a_body_that_cannot_be_stored_is_a_500 in a child process"]
+fn child_without_a_temporary_folder() {
+    let server = serve(Config { body_memory_bytes_max: 10, ..Config::default() }, echo);
+    let mut client = server.connect();
+    client.send(CHUNKED);
+    assert_eq!(client.response().status, 500);
+    client.expect_end();
+    let reports = server.reports.lock().unwrap().join("\n");
+    assert!(reports.contains("cannot be stored"), "{reports}");
+    assert_eq!(server.connect().get("/").status, 200);
+}
