@@ -38,8 +38,9 @@ impl Client {
         self.with(|connection| connection.fd())
     }
 
-    /// Has `ticket` interrupted as soon as the client goes: at its FIN, its RST, or now if it has
-    /// gone already. To be taken back with [`unwatch`](Self::unwatch) after the wait.
+    /// Has `ticket` interrupted as soon as the client goes: at its FIN, its RST, the request's end,
+    /// or now if it has gone already. It takes the place of one that was given before. To be taken
+    /// back with [`unwatch`](Self::unwatch) after the wait.
     pub fn watch(&self, ticket: Ticket) {
         let gone = self.with(|connection| {
             connection.departure = Some(ticket);

@@ -147,11 +147,12 @@ impl Connection {
         self.readable || !self.input.is_empty()
     }
 
-    /// Notes that no request runs on it any more: whatever still refers to that one is stale.
-    pub(crate) fn end_request(&mut self) {
+    /// Notes that no request runs on it any more: whatever still refers to that one is stale. Tells
+    /// who still waits for its client to go.
+    pub(crate) fn end_request(&mut self) -> Option<Ticket> {
         self.requests_ended = self.requests_ended.wrapping_add(1);
         self.waiter = None;
-        self.departure = None;
+        self.departure.take()
     }
 
     /// Whether no request is being received or answered.

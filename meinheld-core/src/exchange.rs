@@ -71,8 +71,10 @@ pub enum LengthMismatch {
 pub(crate) enum Conclusion {
     /// Keep it, after this many bytes of the request's body have been dropped.
     Keep { unread: u64 },
-    /// Close it.
+    /// Close it, as the client wished.
     Close,
+    /// Close it, though the client may have sent more.
+    Leave,
     /// Close it, but let the client read what was sent first.
     Linger,
     /// It is broken.
@@ -312,6 +314,7 @@ impl Exchange {
         match keep_alive {
             KeepAlive::Keep => Conclusion::Keep { unread },
             KeepAlive::Close if unread > 0 => Conclusion::Linger,
+            KeepAlive::Close if self.facts.keep_alive == KeepAlive::Keep => Conclusion::Leave,
             KeepAlive::Close => Conclusion::Close,
         }
     }

@@ -15,6 +15,7 @@ use crate::exchange::{Conclusion, Exchange, Expectation, RequestBody};
 use crate::http::RequestFacts;
 use crate::input::Input;
 use crate::service::{ConnectionInfo, Report, Service};
+use crate::sys;
 
 /// A request that can begin: its head is complete, and its body where that is to be collected.
 pub(crate) struct Incoming {
@@ -64,7 +65,9 @@ impl<S: Service> Driver<S> {
         let _ = exchange.end();
         let conclusion = exchange.conclude();
         drop(exchange);
-        self.shared.with(id, Connection::end_request);
+        if let Some(Some(ticket)) = self.shared.with(id, Connection::end_request) {
+            self.scheduler.interrupt(ticket);
+        }
         self.conclude(id, conclusion);
     }
 
@@ -102,6 +105,7 @@ impl<S: Service> Driver<S> {
                 self.shared.queue(id);
             }
             Conclusion::Close => self.finish(id, CloseReason::Finished),
+            Conclusion::Leave => self.leave(id, CloseReason::Finished),
             Conclusion::Linger => self.shared.linger(id, Vec::new()),
             Conclusion::Broken => self.shared.close(id, CloseReason::SocketError),
         }
@@ -110,7 +114,7 @@ impl<S: Service> Driver<S> {
     /// Waits for the next request on the connection, or takes it up if it is there already.
     pub(crate) fn keep(&self, id: ConnectionId) {
         if self.shared.stopping.get() {
-            return self.finish(id, CloseReason::Stopping);
+            return self.leave(id, CloseReason::Stopping);
         }
         let unread = self.shared.with(id, |connection| {
             connection.phase = Phase::Head;
@@ -122,6 +126,15 @@ impl<S: Service> Driver<S> {
         } else if self.shared.watch(id).is_err() {
             self.shared.close(id, CloseReason::SocketError);
         }
+    }
+
+    /// Closes the connection of a client that may go on sending; what has come since the last turn
+    /// is known to the system alone.
+    fn leave(&self, id: ConnectionId, reason: CloseReason) {
+        self.shared.with(id, |connection| {
+            connection.readable |= sys::has_input(connection.fd());
+        });
+        self.finish(id, reason);
     }
 
     /// Closes the connection. To do so with unread input would reset it, and destroy the response

@@ -7,11 +7,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::ops::ControlFlow;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::{self, Command, Stdio};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
@@ -49,11 +50,14 @@ pub fn turns() -> u64 {
     TURNS.get()
 }
 
+/// What a server has reported.
+pub type Reports = Arc<Mutex<Vec<String>>>;
+
 /// A server in a thread; it is stopped at once when this is dropped.
 pub struct Running {
     pub handle: Handle,
     pub addresses: Vec<Address>,
-    pub reports: Arc<Mutex<Vec<String>>>,
+    pub reports: Reports,
     looks: mpsc::Sender<mpsc::Sender<Snapshot>>,
     bell: File,
     thread: Option<JoinHandle<io::Result<Stopped>>>,
@@ -74,7 +78,7 @@ where
 {
     let (looks, asked) = mpsc::channel();
     let (started, ready) = mpsc::channel();
-    let reports = Arc::new(Mutex::new(Vec::new()));
+    let reports = Reports::default();
     let told = Arc::clone(&reports);
     let thread = thread::spawn(move || {
         let service = Probed { inner: handler(function), asked, told };
@@ -108,7 +112,7 @@ fn look<S: Service>(server: &Server<S>) -> Snapshot {
 struct Probed<F> {
     inner: Handler<F>,
     asked: mpsc::Receiver<mpsc::Sender<Snapshot>>,
-    told: Arc<Mutex<Vec<String>>>,
+    told: Reports,
 }
 
 impl<F: Fn(Request, &mut Exchange) + 'static> Service for Probed<F> {
@@ -212,6 +216,57 @@ pub fn echo(_: Request, exchange: &mut Exchange) {
         Err(error) => exchange.respond(400, &[], error.to_string().as_bytes()),
     };
     drop(answered);
+}
+
+/// An ignored test of this very binary that runs a server as a process of its own, until this is
+/// dropped.
+pub struct Child {
+    process: process::Child,
+    pub address: SocketAddr,
+}
+
+impl Child {
+    /// Runs the test `name`, which calls [`serve_parent`], by way of `prefix`: a command that runs
+    /// the arguments after it.
+    pub fn run(prefix: &[&str], name: &str) -> Child {
+        let mut process = Command::new(prefix[0])
+            .args(&prefix[1..])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "--nocapture", name])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("this test needs {}: {error}", prefix[0]));
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let address = loop {
+            let line = lines.next().expect("the child says where it listens").unwrap();
+            if let Some((_, address)) = line.split_once("address: ") {
+                break address.parse().unwrap();
+            }
+        };
+        thread::spawn(move || lines.for_each(drop));
+        Child { process, address }
+    }
+
+    /// Ends the server, which must have gone well.
+    pub fn end(mut self) {
+        drop(self.process.stdin.take());
+        assert!(self.process.wait().unwrap().success());
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        drop(self.process.stdin.take());
+        let _ = self.process.wait();
+    }
+}
+
+/// Lets a server serve the process that has called [`Child::run`], until that ends it.
+pub fn serve_parent(server: Running) {
+    println!("address: {}", server.address());
+    let _ = io::stdin().read_to_end(&mut Vec::new());
+    drop(server);
 }
 
 pub trait Stream: Read + Write {

@@ -117,7 +117,16 @@ pub(crate) fn send_vectored(socket: RawFd, pieces: &[io::IoSlice<'_>]) -> io::Re
 
 /// Whether the peer has ended its side, or the connection is dead, whatever input is unread.
 pub(crate) fn peer_has_closed(socket: RawFd) -> bool {
-    let mut watched = libc::pollfd { fd: socket, events: libc::POLLRDHUP, revents: 0 };
+    is_ready(socket, libc::POLLRDHUP)
+}
+
+/// Whether there is input, its end, or an error to be received.
+pub(crate) fn has_input(socket: RawFd) -> bool {
+    is_ready(socket, libc::POLLIN)
+}
+
+fn is_ready(socket: RawFd, events: libc::c_short) -> bool {
+    let mut watched = libc::pollfd { fd: socket, events, revents: 0 };
     let ready = syscall!(poll(&raw mut watched, 1, 0));
     ready.is_ok_and(|count| count > 0)
 }

@@ -1,0 +1,164 @@
+//! Stopping: what is idle is closed at once, what is in flight may finish, and nothing is left.
+
+mod support;
+
+use std::net::TcpStream;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use meinheld_core::{Config, Stopped};
+use meinheld_coro::{Continuation, Interrupt};
+use support::{PATIENCE, Running, SHORT, continuation, echo, serve, suspend};
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+fn suspending() -> (Running, mpsc::Receiver<Continuation<()>>) {
+    let (begun, continuations) = mpsc::channel();
+    let server = serve(Config::default(), move |_, exchange| {
+        let here = continuation();
+        begun.send(here.clone()).unwrap();
+        let text = match suspend(exchange, &here) {
+            Ok(()) => "resumed",
+            Err(Interrupt::Cancelled) => "cancelled",
+            Err(_) => "gone",
+        };
+        let _ = exchange.respond(200, &[], text.as_bytes());
+    });
+    (server, continuations)
+}
+
+#[test]
+fn an_idle_server_stops_at_once() {
+    let server = serve(Config::default(), echo);
+    let mut idle = [server.connect(), server.connect()];
+    for client in &mut idle {
+        client.get("/");
+    }
+    let address = server.address();
+    server.handle.stop(None);
+    assert_eq!(server.join(), Stopped::default());
+    for client in &mut idle {
+        client.expect_end();
+    }
+    assert!(TcpStream::connect(address).is_err(), "nobody listens any more");
+}
+
+#[test]
+fn requests_in_flight_finish_and_say_that_they_are_the_last() {
+    let (server, continuations) = suspending();
+    let mut client = server.connect();
+    client.send(GET);
+    let suspended = continuations.recv_timeout(PATIENCE).unwrap();
+    let mut idle = server.connect();
+    server.settle(|now| now.connections == 2);
+    server.handle.stop(None);
+    idle.expect_end();
+    suspended.resume(()).unwrap();
+    let response = client.response();
+    assert_eq!((response.text(), response.header("Connection")), ("resumed", Some("close")));
+    client.expect_end();
+    assert_eq!(server.join(), Stopped::default());
+}
+
+#[test]
+fn a_body_in_flight_is_still_collected() {
+    let server = serve(Config::default(), echo);
+    let mut client = server.connect();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhel");
+    server.settle(|now| now.connections == 1);
+    server.look();
+    server.handle.stop(None);
+    client.send("lo");
+    assert_eq!(client.response().text(), "hello");
+    client.expect_end();
+    assert_eq!(server.join(), Stopped::default());
+}
+
+#[test]
+fn requests_that_outlast_the_grace_are_cancelled() {
+    let (server, continuations) = suspending();
+    let mut client = server.connect();
+    client.send(GET);
+    continuations.recv_timeout(PATIENCE).unwrap();
+    server.handle.stop(Some(SHORT));
+    assert_eq!(client.response().text(), "cancelled");
+    assert_eq!(server.join(), Stopped { cancelled: 1, abandoned: 0 });
+}
+
+#[test]
+fn a_second_stop_shortens_the_grace() {
+    let (server, continuations) = suspending();
+    let mut client = server.connect();
+    client.send(GET);
+    continuations.recv_timeout(PATIENCE).unwrap();
+    server.handle.stop(None);
+    server.look();
+    server.handle.stop(Some(Duration::ZERO));
+    assert_eq!(client.response().text(), "cancelled");
+    assert_eq!(server.join(), Stopped { cancelled: 1, abandoned: 0 });
+}
+
+#[test]
+fn suspended_requests_can_be_ended_before_or_after_the_stop() {
+    for before in [true, false] {
+        let (server, continuations) = suspending();
+        let mut client = server.connect();
+        client.send(GET);
+        continuations.recv_timeout(PATIENCE).unwrap();
+        if before {
+            server.handle.end_suspended();
+            server.look();
+            server.handle.stop(None);
+        } else {
+            server.handle.stop(None);
+            server.look();
+            server.handle.end_suspended();
+        }
+        assert_eq!(client.response().text(), "cancelled");
+        client.expect_end();
+        assert_eq!(server.join(), Stopped::default());
+    }
+}
+
+#[test]
+fn a_request_that_will_not_end_is_abandoned_and_its_client_let_go() {
+    let (begun, told) = mpsc::channel();
+    let server = serve(Config::default(), move |_, _| {
+        begun.send(()).unwrap();
+        loop {
+            let _ = meinheld_coro::sleep(PATIENCE);
+        }
+    });
+    let mut client = server.connect();
+    client.send(GET);
+    told.recv_timeout(PATIENCE).unwrap();
+    server.handle.stop(Some(Duration::ZERO));
+    client.expect_end();
+    assert_eq!(server.join(), Stopped { cancelled: 1, abandoned: 1 });
+}
+
+#[test]
+fn a_response_that_promised_to_keep_the_connection_is_not_destroyed_by_the_stop() {
+    let (begun, continuations) = mpsc::channel();
+    let server = serve(Config::default(), move |_, exchange| {
+        exchange.begin(200, b"OK", []).unwrap();
+        exchange.announce_length(1_000_000);
+        exchange.write(&vec![b'x'; 500_000]).unwrap();
+        let here = continuation();
+        begun.send(here.clone()).unwrap();
+        here.suspend(None).unwrap();
+        exchange.write(&vec![b'x'; 500_000]).unwrap();
+    });
+    let mut client = server.connect();
+    client.send(GET);
+    let suspended: Continuation<()> = continuations.recv_timeout(PATIENCE).unwrap();
+    // What it sends ahead is unread when the server closes.
+    client.send(GET.repeat(1000));
+    server.handle.stop(None);
+    server.look();
+    suspended.resume(()).unwrap();
+    assert_eq!(client.response().body.len(), 1_000_000);
+    client.expect_end();
+    drop(client);
+    assert_eq!(server.join(), Stopped::default());
+}
