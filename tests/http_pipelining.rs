@@ -1,6 +1,8 @@
 //! Requests sent ahead of their responses: answered one at a time, in order, and no further than
 //! the first that ends the connection.
 
+#![allow(clippy::unwrap_used)] // what fails here fails the test
+
 mod support;
 
 use std::fmt::Write as _;

@@ -4,6 +4,7 @@
 //! not a hang. Nothing here sleeps: [`Running::settle`] asks the loop itself, turn by turn.
 
 #![allow(dead_code, unreachable_pub)] // each test uses its part
+#![allow(clippy::unwrap_used)] // what fails here fails the test
 
 use std::cell::{Cell, RefCell};
 use std::fs::File;
@@ -83,7 +84,9 @@ where
     let thread = thread::spawn(move || {
         let service = Probed { inner: handler(function), asked, told };
         let server = Rc::new(Server::new(config, service)?);
-        listeners.into_iter().for_each(|listener| server.listen(listener));
+        for listener in listeners {
+            server.listen(listener);
+        }
         let pipe = SignalPipe::new()?;
         let bell = duplicate_file(pipe.writer())?;
         server.wake_on(pipe)?;
@@ -423,7 +426,7 @@ impl Client {
 
     /// Receives until the end or a reset, and tells how many bytes came.
     pub fn drain(mut self) -> usize {
-        let mut buffer = [0; 65536];
+        let mut buffer = [0; 4096];
         let mut count = self.received.len();
         while let Ok(more @ 1..) = self.stream.read(&mut buffer) {
             count += more;
@@ -432,7 +435,7 @@ impl Client {
     }
 
     fn receive(&mut self) -> usize {
-        let mut buffer = [0; 16384];
+        let mut buffer = vec![0; 65536];
         let count = match self.stream.read(&mut buffer) {
             Ok(count) => count,
             Err(error) => panic!("{error}, after {:?}", self.so_far()),
