@@ -375,7 +375,6 @@ impl<S: Service> Driver<S> {
         if !whole {
             self.close(id, CloseReason::SocketError);
         }
-        self.watch(id);
     }
 
     /// Receives more of a body that is collected, and begins the request when it is complete.
