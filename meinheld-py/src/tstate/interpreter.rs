@@ -42,12 +42,16 @@ impl Release {
 }
 
 fn refusal(built: Release, running: Release) -> PyErr {
+    PyImportError::new_err(refusal_text(built, running))
+}
+
+fn refusal_text(built: Release, running: Release) -> String {
     let Release(major, minor, patch) = built;
     let Release(running_major, running_minor, running_patch) = running;
-    PyImportError::new_err(format!(
+    format!(
         "meinheld was built for CPython {major}.{minor}.{patch} and does not know the thread state \
          of {running_major}.{running_minor}.{running_patch}: install a build for this version"
-    ))
+    )
 }
 
 /// 3.11 and 3.12 have no tail.
@@ -153,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_refusal_names_both_releases() {
-        let text = refusal(Release(3, 12, 1), Release(3, 13, 0)).to_string();
+        let text = refusal_text(Release(3, 12, 1), Release(3, 13, 0));
         assert!(text.contains("3.12.1") && text.contains("3.13.0"), "{text}");
     }
 }
