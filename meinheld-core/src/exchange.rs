@@ -288,6 +288,18 @@ impl Exchange {
         !matches!(self.response, Response::Unbegun)
     }
 
+    /// Whether no more of a body would be sent, whatever is written: the response may have none, or
+    /// more than its Content-Length was written already.
+    pub fn is_body_over(&self) -> bool {
+        match &self.response {
+            Response::Unbegun | Response::Begun(_) => false,
+            Response::Body(plan) => {
+                plan.encoding == BodyEncoding::None || self.mismatch == Some(LengthMismatch::Excess)
+            }
+            Response::Ended(_) | Response::Broken => true,
+        }
+    }
+
     /// The status that was sent, or will be; 0 if none was begun.
     pub fn status(&self) -> u16 {
         self.status

@@ -1,4 +1,5 @@
-//! `start_response`, and the `write` that it returns. PEP 3333, "The `start_response()` Callable".
+//! What an application sends with beside its return value: `start_response`, the `write` that it
+//! gives, and `wsgi.early_hints`. PEP 3333, "The `start_response()` Callable".
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -26,6 +27,18 @@ pub(crate) struct Write {
     lane: SharedLane,
 }
 
+/// `wsgi.early_hints`: sends a 103 with the headers that it is given, before the response.
+#[pyclass(frozen, module = "meinheld.server", name = "EarlyHints")]
+pub(crate) struct EarlyHints {
+    lane: SharedLane,
+}
+
+impl EarlyHints {
+    pub(crate) fn new(lane: Lane) -> EarlyHints {
+        EarlyHints { lane: ThreadBound::new(lane) }
+    }
+}
+
 impl StartResponse {
     /// `called` is set once the application has called it.
     pub(crate) fn new(lane: Lane, called: Rc<Cell<bool>>) -> StartResponse {
@@ -35,7 +48,7 @@ impl StartResponse {
 
 #[pymethods]
 impl StartResponse {
-    #[pyo3(signature = (status, headers, exc_info=None, /))]
+    #[pyo3(signature = (status, headers, exc_info=None))]
     fn __call__(
         &self,
         status: &Bound<'_, PyAny>,
@@ -45,7 +58,8 @@ impl StartResponse {
         let lane = lane_of(&self.lane)?;
         self.check_order(lane, exc_info)?;
         let status = text_bytes(status, "status")?;
-        let headers = header_pairs(headers)?;
+        let pairs = header_pairs(headers)?;
+        let headers = header_bytes(&pairs)?;
         lane.work(|exchange| begin(exchange, status.as_bytes(), &headers))??;
         if let Some(called) = self.called.get() {
             called.set(true);
@@ -72,8 +86,22 @@ impl StartResponse {
 #[pymethods]
 impl Write {
     fn __call__(&self, data: &Bound<'_, PyAny>) -> PyResult<()> {
-        let data = body_bytes(data)?;
-        lane_of(&self.lane)?.work(|exchange| exchange.write(data.as_bytes()))?.map_err(from_io)
+        let (data, lane) = (body_bytes(data)?.as_bytes(), lane_of(&self.lane)?);
+        if data.is_empty() {
+            // PEP 3333: the head waits for the first byte of the body.
+            return Ok(());
+        }
+        lane.work(|exchange| exchange.write(data))?.map_err(from_io)
+    }
+}
+
+#[pymethods]
+impl EarlyHints {
+    fn __call__(&self, headers: &Bound<'_, PyAny>) -> PyResult<()> {
+        let pairs = header_pairs(headers)?;
+        let headers = header_bytes(&pairs)?;
+        let fields = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        lane_of(&self.lane)?.work(|exchange| exchange.early_hints(fields))?.map_err(from_io)
     }
 }
 
@@ -130,30 +158,26 @@ impl TextBytes<'_> {
     }
 }
 
-fn header_pairs<'a>(
-    headers: &'a Bound<'_, PyAny>,
-) -> PyResult<Vec<(TextBytes<'static>, TextBytes<'static>)>> {
+/// A header as the application gave it.
+type Pair<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>);
+
+fn header_pairs<'py>(headers: &Bound<'py, PyAny>) -> PyResult<Vec<Pair<'py>>> {
     let mut pairs = Vec::with_capacity(headers.len().unwrap_or(0));
     for header in headers.try_iter().map_err(|_| not_headers(headers))? {
-        let header: Bound<'a, PyAny> = header?;
-        let (name, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) =
-            header.extract().map_err(|_| not_headers(&header))?;
-        let owner = || header_name(&name);
-        pairs.push((
-            text_bytes(&name, "a header name")?.into_owned(),
-            text_bytes_of(&value, || format!("the value of header {}", owner()))?.into_owned(),
-        ));
+        let header = header?;
+        let pair = header.cast::<PyTuple>().ok().filter(|pair| pair.len() == 2);
+        let pair = pair.ok_or_else(|| not_headers(&header))?;
+        pairs.push((pair.get_item(0)?, pair.get_item(1)?));
     }
     Ok(pairs)
 }
 
-impl TextBytes<'_> {
-    fn into_owned(self) -> TextBytes<'static> {
-        TextBytes::Owned(match self {
-            TextBytes::Borrowed(bytes) => bytes.to_vec(),
-            TextBytes::Owned(bytes) => bytes,
-        })
-    }
+fn header_bytes<'a>(pairs: &'a [Pair<'_>]) -> PyResult<Vec<(TextBytes<'a>, TextBytes<'a>)>> {
+    let bytes = pairs.iter().map(|(name, value)| {
+        let whose = || format!("the value of header {}", header_name(name));
+        Ok((text_bytes(name, "a header name")?, text_bytes_of(value, whose)?))
+    });
+    bytes.collect()
 }
 
 fn not_headers(found: &Bound<'_, PyAny>) -> PyErr {

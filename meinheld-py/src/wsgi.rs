@@ -12,6 +12,7 @@
 //! Not here: the objects that the application is given (see the modules of their names).
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::ops::ControlFlow;
 use std::rc::Rc;
 
@@ -26,13 +27,13 @@ use pyo3::types::{PyDict, PyList, PyTuple, PyTupleMethods};
 use crate::continuation::{Made, PyClient};
 use crate::environ::Environs;
 use crate::errors::{ClientDisconnected, Stopped, from_io, timeout};
-use crate::file_body::{FileBody, file_body};
+use crate::file_body::file_body;
 use crate::file_wrapper::FileWrapper;
 use crate::gil;
 use crate::input::Input;
 use crate::lane::Lane;
 use crate::log::{AccessRecord, Logs};
-use crate::start_response::{StartResponse, body_bytes};
+use crate::start_response::{EarlyHints, StartResponse, body_bytes};
 use crate::tstate::PythonStates;
 
 /// A WSGI application as a service.
@@ -220,6 +221,8 @@ impl<'py> Call<'_, 'py> {
     fn answer(&self, environ: &Bound<'py, PyDict>, client: Client, made: &Made) -> PyResult<()> {
         let py = self.py;
         environ.set_item(intern!(py, "wsgi.input"), Input::new(self.lane.clone()))?;
+        let hints = EarlyHints::new(self.lane.clone());
+        environ.set_item(intern!(py, "wsgi.early_hints"), hints)?;
         let client = PyClient::new(client, made.clone());
         environ.set_item(intern!(py, "meinheld.client"), client)?;
         let start_response = StartResponse::new(self.lane.clone(), Rc::clone(&self.started));
@@ -227,30 +230,37 @@ impl<'py> Call<'_, 'py> {
         let body = self.wsgi.application.bind(py).call1((environ, start_response))?;
         let sent = self.send(&body);
         let closed = close(&body);
-        sent.and(closed)
+        match (sent, closed) {
+            (Err(error), Err(closing)) => {
+                let message = "close() of a response that had failed raised an exception, too";
+                self.wsgi.logs.exception(py, message, &closing);
+                Err(error)
+            }
+            (sent, closed) => sent.and(closed),
+        }
     }
 
     fn send(&self, body: &Bound<'py, PyAny>) -> PyResult<()> {
-        if let Ok(wrapper) = body.cast::<FileWrapper>()
-            && let Some(file) = file_body(wrapper.get().file(self.py))?
-        {
-            return self.send_file(&file);
+        if let Ok(wrapper) = body.cast::<FileWrapper>() {
+            return self.send_wrapped(wrapper);
         }
-        let pieces = match sequence_length(body) {
+        match sequence_length(body) {
             Some(1) => return self.send_only(&body.get_item(0)?),
-            Some(_) => {
-                self.announce_length(body)?;
-                body.try_iter()
-            }
-            None => body.try_iter(),
-        };
-        let pieces = pieces.map_err(|_| not_iterable(body))?;
-        for piece in pieces {
+            Some(_) => self.announce_length(body)?,
+            None => {}
+        }
+        self.send_pieces(body)
+    }
+
+    fn send_pieces(&self, body: &Bound<'py, PyAny>) -> PyResult<()> {
+        for piece in body.try_iter().map_err(|error| iteration_error(body, error))? {
             let piece = piece?;
             let bytes = body_bytes(&piece)?.as_bytes();
             if !bytes.is_empty() {
                 self.check_started()?;
-                self.lane.work(|exchange| exchange.write(bytes))?.map_err(from_io)?;
+                if self.lane.work(|exchange| send_piece(exchange, bytes))?.map_err(from_io)? {
+                    return Ok(());
+                }
             }
         }
         self.check_started()
@@ -272,10 +282,15 @@ impl<'py> Call<'_, 'py> {
         self.lane.work(|exchange| exchange.announce_length(total))
     }
 
-    fn send_file(&self, body: &FileBody) -> PyResult<()> {
-        self.check_started()?;
-        let sent = self.lane.work(|exchange| body.send(exchange))?;
-        sent.map_err(from_io)
+    /// A real file by sendfile(2), unless `write` has begun the body already.
+    fn send_wrapped(&self, wrapper: &Bound<'py, FileWrapper>) -> PyResult<()> {
+        if !self.lane.work(|exchange| exchange.is_head_sent())?
+            && let Some(file) = file_body(wrapper.get().file(self.py))?
+        {
+            self.check_started()?;
+            return self.lane.work(|exchange| file.send(exchange))?.map_err(from_io);
+        }
+        self.send_pieces(wrapper)
     }
 
     fn check_started(&self) -> PyResult<()> {
@@ -285,6 +300,12 @@ impl<'py> Call<'_, 'py> {
         let message = "the application returned a body without having called start_response";
         Err(PyAssertionError::new_err(message))
     }
+}
+
+/// Sends a piece; whether nothing after it would be sent, so that an endless body is not asked on.
+fn send_piece(exchange: &mut Exchange, piece: &[u8]) -> io::Result<bool> {
+    exchange.write(piece)?;
+    Ok(exchange.is_body_over())
 }
 
 /// How many pieces a list or a tuple has; other iterables may not be asked.
@@ -306,7 +327,12 @@ fn close(body: &Bound<'_, PyAny>) -> PyResult<()> {
     }
 }
 
-fn not_iterable(body: &Bound<'_, PyAny>) -> PyErr {
-    let kind = body.get_type().name().map_or_else(|_| "?".to_owned(), |name| name.to_string());
-    PyTypeError::new_err(format!("the application returned {kind}, not an iterable of bytes"))
+/// Says what an application returned that is no iterable; what `__iter__` raised is its own.
+fn iteration_error(body: &Bound<'_, PyAny>, error: PyErr) -> PyErr {
+    let kind = body.get_type();
+    if kind.hasattr(intern!(body.py(), "__iter__")).unwrap_or(true) {
+        return error;
+    }
+    let name = kind.name().map_or_else(|_| "?".to_owned(), |name| name.to_string());
+    PyTypeError::new_err(format!("the application returned {name}, not an iterable of bytes"))
 }

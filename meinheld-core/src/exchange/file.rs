@@ -33,8 +33,9 @@ impl Exchange {
         match plan.encoding {
             BodyEncoding::None => Ok(0),
             BodyEncoding::Length(length) => {
-                let bytes = self.clip(bytes, length);
-                self.send_file_bytes(file, offset, bytes)
+                // PEP 3333: a file is sent to its end, or until Content-Length bytes have been.
+                let left = length - self.body_bytes_sent.min(length);
+                self.send_file_bytes(file, offset, bytes.min(left))
             }
             BodyEncoding::UntilClose => self.send_file_bytes(file, offset, bytes),
             BodyEncoding::Chunked => self.send_file_chunk(file, offset, bytes),
