@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-use meinheld_core::http::{Framing, Head, Version, percent_decode_path};
+use meinheld_core::http::{Framing, Head, TargetForm, Version, percent_decode_path};
 use meinheld_core::{Address, ConnectionInfo};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -78,7 +78,10 @@ impl Environs {
         environ.set_item(intern!(py, "REQUEST_METHOD"), method(py, head.method()))?;
         let mut path = self.path.borrow_mut();
         path.clear();
-        percent_decode_path(target.path(), &mut path);
+        if target.form() != TargetForm::Asterisk {
+            // PEP 3333: PATH_INFO is empty, or begins with a slash. RAW_URI has the asterisk.
+            percent_decode_path(target.path(), &mut path);
+        }
         environ.set_item(intern!(py, "PATH_INFO"), latin_1(py, &path))?;
         if !target.query().is_empty() {
             environ.set_item(intern!(py, "QUERY_STRING"), latin_1(py, target.query()))?;

@@ -11,7 +11,6 @@ use std::os::fd::AsFd;
 use meinheld_core::{Exchange, duplicate_file};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
 
 /// A regular file and the part of it to be sent.
 pub(crate) struct FileBody {
@@ -47,21 +46,32 @@ pub(crate) fn file_body(object: &Bound<'_, PyAny>) -> PyResult<Option<FileBody>>
     Ok(Some(FileBody { file, offset: position, bytes }))
 }
 
-/// The object itself, or what a temporary file wraps, if it is one of io's own for a real file.
+/// The object itself, or what a temporary file wraps, if it is one of io's own for a real file. A
+/// subclass may give other bytes than its file has.
 fn raw_file<'py>(object: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
     let py = object.py();
-    let io = py.import("io")?;
-    let file_io = io.getattr("FileIO")?;
-    let buffered =
-        PyTuple::new(py, [io.getattr("BufferedReader")?, io.getattr("BufferedRandom")?])?;
-    let inner = match object.get_type().module()?.to_cow()?.as_ref() {
-        "tempfile" => object.getattr_opt(intern!(py, "file"))?.unwrap_or_else(|| object.clone()),
-        _ => object.clone(),
-    };
-    if inner.is_instance(&file_io)? {
+    let io = py.import(intern!(py, "io"))?;
+    let file_io = io.getattr(intern!(py, "FileIO"))?;
+    let inner = unwrapped(object)?;
+    let kind = inner.get_type();
+    if kind.is(&file_io) {
         return Ok(Some(inner));
     }
-    let is_real = inner.is_instance(&buffered)?
-        && inner.getattr(intern!(py, "raw"))?.is_instance(&file_io)?;
+    let is_buffered = kind.is(&io.getattr(intern!(py, "BufferedReader"))?)
+        || kind.is(&io.getattr(intern!(py, "BufferedRandom"))?);
+    let is_real = is_buffered && inner.getattr(intern!(py, "raw"))?.get_type().is(&file_io);
     Ok(is_real.then_some(inner))
+}
+
+/// What `tempfile.NamedTemporaryFile` gave, without what it is wrapped in.
+fn unwrapped<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let py = object.py();
+    let module = object.get_type().getattr_opt(intern!(py, "__module__"))?;
+    let is_temporary = match module {
+        Some(module) => module.eq(intern!(py, "tempfile"))?,
+        None => false,
+    };
+    let inner =
+        if is_temporary { object.getattr_opt(intern!(py, "file"))? } else { None };
+    Ok(inner.unwrap_or_else(|| object.clone()))
 }

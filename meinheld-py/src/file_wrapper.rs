@@ -7,7 +7,7 @@
 use pyo3::exceptions::{PyStopIteration, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyString};
 
 /// The block size where the application names none, in bytes.
 const BLOCK_BYTES: usize = 64 * 1024;
@@ -39,6 +39,10 @@ impl FileWrapper {
 
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let block = self.file.bind(py).call_method1(intern!(py, "read"), (self.block_bytes,))?;
+        if block.is_instance_of::<PyString>() {
+            let message = "wsgi.file_wrapper needs a file opened in binary mode: read() gave str";
+            return Err(PyTypeError::new_err(message));
+        }
         let is_end = block.cast::<PyBytes>().is_ok_and(|bytes| bytes.as_bytes().is_empty());
         if is_end { Err(PyStopIteration::new_err(())) } else { Ok(block) }
     }

@@ -5,9 +5,10 @@
 
 use std::cell::RefCell;
 
-use pyo3::exceptions::PyStopIteration;
+use pyo3::exceptions::{PyStopIteration, PyTypeError};
+use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList};
+use pyo3::types::{PyBytes, PyList, PyMemoryView, PySlice};
 
 use crate::errors::from_io;
 use crate::lane::{Lane, SharedLane, lane_of};
@@ -21,7 +22,31 @@ const READ_BYTES: usize = 64 * 1024;
 pub(crate) struct Input {
     lane: SharedLane,
     /// What was read beyond the end of a line.
-    ahead: ThreadBound<RefCell<Vec<u8>>>,
+    ahead: ThreadBound<RefCell<Ahead>>,
+}
+
+/// Bytes, of which the first `taken` have been given to the application already.
+#[derive(Default)]
+struct Ahead {
+    bytes: Vec<u8>,
+    taken: usize,
+}
+
+impl Ahead {
+    fn left(&self) -> &[u8] {
+        &self.bytes[self.taken..]
+    }
+
+    /// Takes up to `count` bytes off the front.
+    fn take<'py>(&mut self, py: Python<'py>, count: usize) -> Bound<'py, PyBytes> {
+        let end = self.bytes.len().min(self.taken.saturating_add(count));
+        let taken = PyBytes::new(py, &self.bytes[self.taken..end]);
+        self.taken = end;
+        if self.taken == self.bytes.len() {
+            *self = Ahead::default();
+        }
+        taken
+    }
 }
 
 impl Input {
@@ -30,59 +55,62 @@ impl Input {
         Input { lane: ThreadBound::new(lane), ahead }
     }
 
-    fn ahead(&self) -> &RefCell<Vec<u8>> {
+    fn ahead(&self) -> &RefCell<Ahead> {
         self.ahead
             .get()
             .expect("the lane was found to be this thread's, and both were made together")
     }
 
     /// Reads until `limit` bytes are there, or the end of the body.
-    fn read_up_to(&self, lane: &Lane, limit: usize) -> PyResult<Vec<u8>> {
-        let mut bytes = std::mem::take(&mut *self.ahead().borrow_mut());
-        while bytes.len() < limit {
-            if self.read_more(lane, &mut bytes, limit)? == 0 {
+    fn read_up_to<'py>(&self, py: Python<'py>, limit: usize) -> PyResult<Bound<'py, PyBytes>> {
+        let lane = lane_of(&self.lane)?;
+        while self.ahead().borrow().left().len() < limit {
+            if self.read_more(lane, limit)? == 0 {
                 break;
             }
         }
-        self.keep_ahead(&mut bytes, limit);
-        Ok(bytes)
+        Ok(self.ahead().borrow_mut().take(py, limit))
     }
 
     /// Reads until the end of a line, `limit` bytes, or the end of the body.
-    fn read_line(&self, lane: &Lane, limit: usize) -> PyResult<Vec<u8>> {
-        let mut bytes = std::mem::take(&mut *self.ahead().borrow_mut());
+    fn read_line<'py>(&self, py: Python<'py>, limit: usize) -> PyResult<Bound<'py, PyBytes>> {
+        let lane = lane_of(&self.lane)?;
         let mut searched = 0;
         let end = loop {
-            if let Some(at) = bytes[searched..].iter().position(|byte| *byte == b'\n') {
-                break searched + at + 1;
-            }
-            searched = bytes.len();
-            if bytes.len() >= limit || self.read_more(lane, &mut bytes, usize::MAX)? == 0 {
-                break bytes.len();
+            let read = {
+                let ahead = self.ahead().borrow();
+                let left = ahead.left();
+                if let Some(at) = left[searched..].iter().position(|byte| *byte == b'\n') {
+                    break searched + at + 1;
+                }
+                left.len()
+            };
+            searched = read;
+            if read >= limit || self.read_more(lane, usize::MAX)? == 0 {
+                break read;
             }
         };
-        self.keep_ahead(&mut bytes, end.min(limit));
-        Ok(bytes)
+        Ok(self.ahead().borrow_mut().take(py, end.min(limit)))
     }
 
-    /// Reads once, towards `limit` bytes in all. What was read is kept if reading fails.
-    fn read_more(&self, lane: &Lane, bytes: &mut Vec<u8>, limit: usize) -> PyResult<usize> {
+    /// Reads once, towards `limit` bytes in all. What was read before is kept if reading fails.
+    fn read_more(&self, lane: &Lane, limit: usize) -> PyResult<usize> {
+        // Reading may park this request: nothing is borrowed meanwhile.
+        let Ahead { mut bytes, taken } = self.ahead().take();
+        bytes.drain(..taken);
         let filled = bytes.len();
         let wanted = (limit - filled).min(READ_BYTES.max(filled));
         bytes.resize(filled + wanted, 0);
         let read = lane.work(|exchange| exchange.read_body(&mut bytes[filled..]));
         let read = read.and_then(|read| read.map_err(from_io));
         bytes.truncate(filled + *read.as_ref().unwrap_or(&0));
-        if read.is_err() {
-            *self.ahead().borrow_mut() = std::mem::take(bytes);
-        }
+        self.put_back(bytes);
         read
     }
 
-    fn keep_ahead(&self, bytes: &mut Vec<u8>, end: usize) {
-        if bytes.len() > end {
-            *self.ahead().borrow_mut() = bytes.split_off(end);
-        }
+    /// Another request that reads meanwhile is refused, and leaves nothing here.
+    fn put_back(&self, bytes: Vec<u8>) {
+        *self.ahead().borrow_mut() = Ahead { bytes, taken: 0 };
     }
 }
 
@@ -91,15 +119,13 @@ impl Input {
     /// Reads up to `size` bytes, all of the body if it is negative or None.
     #[pyo3(signature = (size=None, /))]
     fn read<'py>(&self, py: Python<'py>, size: Option<isize>) -> PyResult<Bound<'py, PyBytes>> {
-        let bytes = self.read_up_to(lane_of(&self.lane)?, limit_of(size))?;
-        Ok(PyBytes::new(py, &bytes))
+        self.read_up_to(py, limit_of(size))
     }
 
     /// Reads a line with its newline, up to `size` bytes of it.
     #[pyo3(signature = (size=None, /))]
     fn readline<'py>(&self, py: Python<'py>, size: Option<isize>) -> PyResult<Bound<'py, PyBytes>> {
-        let line = self.read_line(lane_of(&self.lane)?, limit_of(size))?;
-        Ok(PyBytes::new(py, &line))
+        self.read_line(py, limit_of(size))
     }
 
     /// Reads lines until the end, or until `hint` bytes have been read.
@@ -109,28 +135,35 @@ impl Input {
             Some(0) | None => usize::MAX,
             hint => limit_of(hint),
         };
-        let lane = lane_of(&self.lane)?;
         let lines = PyList::empty(py);
         let mut total = 0;
         while total < limit {
-            let next = self.read_line(lane, usize::MAX)?;
-            if next.is_empty() {
+            let next = self.read_line(py, usize::MAX)?;
+            if next.as_bytes().is_empty() {
                 break;
             }
-            total += next.len();
-            lines.append(PyBytes::new(py, &next))?;
+            total += next.as_bytes().len();
+            lines.append(next)?;
         }
         Ok(lines)
     }
 
     /// Reads into a writable buffer; how many bytes.
     fn readinto(&self, buffer: &Bound<'_, PyAny>) -> PyResult<usize> {
-        let view = pyo3::types::PyMemoryView::from(buffer)?.call_method1("cast", ("B",))?;
-        let size = view.len()?;
-        let bytes = self.read_up_to(lane_of(&self.lane)?, size)?;
-        let target = pyo3::types::PySlice::new(buffer.py(), 0, bytes.len().cast_signed(), 1);
-        view.set_item(target, PyBytes::new(buffer.py(), &bytes))?;
-        Ok(bytes.len())
+        let py = buffer.py();
+        let view = PyMemoryView::from(buffer)?;
+        if view.getattr(intern!(py, "readonly"))?.is_truthy()? {
+            return Err(PyTypeError::new_err("readinto needs a writable buffer"));
+        }
+        let size: usize = view.getattr(intern!(py, "nbytes"))?.extract()?;
+        if size == 0 {
+            return Ok(0);
+        }
+        let view = view.call_method1(intern!(py, "cast"), ("B",))?;
+        let bytes = self.read_up_to(py, size)?;
+        let read = bytes.as_bytes().len();
+        view.set_item(PySlice::new(py, 0, read.cast_signed(), 1), bytes)?;
+        Ok(read)
     }
 
     #[expect(clippy::unused_self, reason = "io's protocol asks for a method")]
