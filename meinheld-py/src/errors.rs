@@ -83,9 +83,19 @@ pub(crate) fn from_io(error: io::Error) -> PyErr {
     }
 }
 
-/// An `OSError` with the number of the cause, so that `errno` and the subclass are right.
+/// Linux's numbers of two causes that the server finds before the system does.
+const EEXIST: i32 = 17;
+const EINVAL: i32 = 22;
+
+/// An `OSError` with the number of the cause, so that `errno` and the subclass are right. A host
+/// that is not known has none.
 pub(crate) fn from_listen(error: &ListenError) -> PyErr {
-    match error.source.raw_os_error() {
+    let number = error.source.raw_os_error().or(match error.source.kind() {
+        io::ErrorKind::AlreadyExists => Some(EEXIST),
+        io::ErrorKind::InvalidInput => Some(EINVAL),
+        _ => None,
+    });
+    match number {
         Some(number) => PyOSError::new_err((number, error.to_string())),
         None => PyOSError::new_err(error.to_string()),
     }

@@ -31,18 +31,15 @@ impl FileBody {
 pub(crate) fn file_body(object: &Bound<'_, PyAny>) -> PyResult<Option<FileBody>> {
     let py = object.py();
     let Some(object) = raw_file(object)? else { return Ok(None) };
-    if object.hasattr(intern!(py, "flush"))? {
-        object.call_method0(intern!(py, "flush"))?;
-    }
-    let position: u64 = object.call_method0(intern!(py, "tell"))?.extract()?;
     let fd: i32 = object.call_method0(intern!(py, "fileno"))?.extract()?;
     // A copy of the descriptor, since the application may close its own while this waits.
     let file = duplicate_file(fd)?;
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
+    if !file.metadata()?.is_file() {
         return Ok(None);
     }
-    let bytes = metadata.len().saturating_sub(position);
+    object.call_method0(intern!(py, "flush"))?;
+    let position: u64 = object.call_method0(intern!(py, "tell"))?.extract()?;
+    let bytes = file.metadata()?.len().saturating_sub(position);
     Ok(Some(FileBody { file, offset: position, bytes }))
 }
 

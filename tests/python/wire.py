@@ -18,7 +18,7 @@ from pathlib import Path
 
 from conftest import Server
 
-SECONDS = 10
+SECONDS = 5
 
 DISPATCHER = '''
 import json

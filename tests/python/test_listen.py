@@ -1,0 +1,311 @@
+"""What ``listen`` takes, what it refuses and how, and the settings of ``meinheld.server``.
+
+Each test is a small program in a process of its own, since there is one server in a process.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+PRELUDE = """
+import errno, http.client, os, socket, sys, threading
+from meinheld import server
+
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return [environ["SERVER_PORT"].encode()]
+
+def ask(address):
+    if isinstance(address, tuple):
+        client = socket.create_connection(address, 5)
+    else:
+        client = socket.socket(socket.AF_UNIX)
+        client.settimeout(5)
+        client.connect(address)
+    with client:
+        client.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
+        answer = b""
+        while data := client.recv(1000):
+            answer += data
+        assert answer.startswith(b"HTTP/1.1 200 OK"), answer
+        return answer.partition(b"\\r\\n\\r\\n")[2].decode()
+
+def serve(ask_all):
+    failures = []
+    def work():
+        try:
+            ask_all()
+        except BaseException as error:
+            failures.append(error)
+        finally:
+            server.stop()
+    thread = threading.Thread(target=work)
+    thread.start()
+    server.run(app)
+    thread.join()
+    if failures:
+        raise failures[0]
+
+def raises(kind, call, *arguments, **keywords):
+    try:
+        call(*arguments, **keywords)
+    except kind as error:
+        return error
+    raise AssertionError(f"no {kind.__name__}")
+"""
+
+
+def run(tmp_path: Path, program: str, pass_fds: tuple[int, ...] = ()) -> None:
+    """Run a program in the directory; it must end with status 0 and say nothing."""
+    (tmp_path / "program.py").write_text(PRELUDE + textwrap.dedent(program))
+    command = [sys.executable, "-X", "dev", "program.py"]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=30, pass_fds=pass_fds, check=False
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+ADDRESSES = {
+    "tuple": 'server.listen(("127.0.0.1", 0))',
+    "by name": 'server.listen(address=("127.0.0.1", 0))',
+    "host name": 'server.listen(("localhost", 0))',
+    "empty host": 'server.listen(("", 0))',
+    "IPv6": 'server.listen(("::1", 0))',
+    "str path": 'server.listen("a.sock")',
+    "bytes path": 'server.listen(b"b.sock")',
+    "path that is not UTF-8": 'server.listen(b"\\xff.sock")',
+    "list": 'server.listen([("127.0.0.1", 0), ("::1", 0), "c.sock", b"d.sock"])',
+}
+
+
+@pytest.mark.parametrize("kind", ADDRESSES)
+def test_address(tmp_path: Path, kind: str) -> None:
+    """Each is served, and `addresses` tells where."""
+    program = f"""
+    {ADDRESSES[kind]}
+    def ask_all():
+        for address in server.addresses():
+            if isinstance(address, tuple):
+                host, port = address
+                assert port > 0
+                assert ask((host, port)) == str(port)
+            else:
+                ask(address)
+    found = server.addresses()
+    assert len(found) >= {4 if kind == "list" else 1}, found
+    def work():
+        for address in found:
+            answer = ask(address)
+            assert not isinstance(address, tuple) or answer == str(address[1])
+    serve(work)
+    """
+    run(tmp_path, program)
+
+
+@pytest.mark.parametrize("form", ["one", "list"])
+def test_inherited_socket(tmp_path: Path, form: str) -> None:
+    """An int, or a list of ints: TCP and unix sockets that listen already."""
+    with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as unix:
+        unix.bind(str(tmp_path / "inherited.sock"))
+        unix.listen()
+        fds = (tcp.fileno(), unix.fileno())
+        program = f"""
+        server.listen(socket_fd={list(fds) if form == "list" else fds[0]})
+        def work():
+            assert ask(("127.0.0.1", {tcp.getsockname()[1]})) == "{tcp.getsockname()[1]}"
+            if {form == "list"}:
+                ask("inherited.sock")
+        serve(work)
+        """
+        run(tmp_path, program, fds)
+
+
+def test_second_call_is_refused(tmp_path: Path) -> None:
+    """Several addresses are one list."""
+    program = """
+    server.listen(("127.0.0.1", 0))
+    assert "list of addresses" in str(raises(RuntimeError, server.listen, ("127.0.0.1", 0)))
+    assert len(server.addresses()) == 1
+    """
+    run(tmp_path, program)
+
+
+def test_failed_call_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Neither a listener nor the state of one."""
+    program = """
+    before = len(os.listdir("/proc/self/fd"))
+    raises(OSError, server.listen, [("127.0.0.1", 0), "no/such/directory/x.sock"])
+    assert server.addresses() == []
+    assert len(os.listdir("/proc/self/fd")) == before
+    raises(RuntimeError, server.run, app)
+    server.listen(("127.0.0.1", 0))
+    assert len(server.addresses()) == 1
+    """
+    run(tmp_path, program)
+
+
+def test_server_can_listen_and_run_again(tmp_path: Path) -> None:
+    """After it has stopped."""
+    program = """
+    for _ in range(3):
+        server.listen(("127.0.0.1", 0))
+        port = server.addresses()[0][1]
+        serve(lambda: ask(("127.0.0.1", port)))
+        assert server.addresses() == []
+    """
+    run(tmp_path, program)
+
+
+ERRORS = {
+    "port in use": ("server.listen, ('127.0.0.1', taken)", "EADDRINUSE"),
+    "address of another machine": ("server.listen, ('192.0.2.1', 0)", "EADDRNOTAVAIL"),
+    "no such directory": ("server.listen, 'no/such/x.sock'", "ENOENT"),
+    "path of a file": ("server.listen, 'program.py'", "EEXIST"),
+    "closed descriptor": ("server.listen, None, 999", "EBADF"),
+    "descriptor of a file": ("server.listen, None, os.open('program.py', os.O_RDONLY)", "ENOTSOCK"),
+    "socket that does not listen": ("server.listen, None, socket.socket().detach()", "EINVAL"),
+}
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_error_has_its_number(tmp_path: Path, kind: str) -> None:
+    """An OSError with errno, whose text names what could not be listened on."""
+    call, number = ERRORS[kind]
+    program = f"""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        error = raises(OSError, {call})
+    assert errno.errorcode.get(error.errno) == "{number}", repr(error)
+    assert error.strerror
+    """
+    run(tmp_path, program)
+    assert (tmp_path / "program.py").exists()
+
+
+NONSENSE = {
+    "nothing": "TypeError, server.listen",
+    "None": "TypeError, server.listen, None",
+    "int": "TypeError, server.listen, 8000",
+    "empty list": "TypeError, server.listen, []",
+    "str port": "TypeError, server.listen, ('127.0.0.1', '8000')",
+    "port too large": "(TypeError, ValueError, OverflowError), server.listen, ('127.0.0.1', 65536)",
+    "negative port": "(TypeError, ValueError, OverflowError), server.listen, ('127.0.0.1', -1)",
+    "tuple of one": "TypeError, server.listen, ('127.0.0.1',)",
+    "str descriptor": "TypeError, server.listen, None, '3'",
+    "negative descriptor": "(OSError, ValueError), server.listen, None, -1",
+    "NUL in a path": "(OSError, ValueError), server.listen, 'a\\0b'",
+    "path too long": "(OSError, ValueError), server.listen, 'x' * 200",
+    "empty path": "(OSError, ValueError), server.listen, ''",
+    "unknown host": "OSError, server.listen, ('no.such.host.invalid', 0)",
+}
+
+
+@pytest.mark.parametrize("kind", NONSENSE)
+def test_nonsense_is_refused(tmp_path: Path, kind: str) -> None:
+    """With an error that says what it must be, and nothing listens then."""
+    program = f"""
+    error = raises({NONSENSE[kind]})
+    assert str(error)
+    assert server.addresses() == []
+    """
+    run(tmp_path, program)
+
+
+def test_listener_is_not_inherited_and_reuses_its_address(tmp_path: Path) -> None:
+    """A restart can listen where connections of the old process linger."""
+    program = """
+    import subprocess
+    server.listen(("127.0.0.1", 0))
+    port = server.addresses()[0][1]
+    links = "import os; print([os.readlink('/proc/self/fd/' + fd) for fd in os.listdir('/proc/self/fd') if os.path.exists('/proc/self/fd/' + fd)])"
+    child = subprocess.run([sys.executable, "-c", links], capture_output=True, text=True, close_fds=False)
+    assert "socket:" not in child.stdout, child.stdout
+    serve(lambda: ask(("127.0.0.1", port)))
+    server.listen(("127.0.0.1", port))
+    """
+    run(tmp_path, program)
+
+
+SETTINGS = {
+    "keepalive": [0, 1, 75, 10**9],
+    "backlog": [1, 128, 65_535],
+    "max_content_length": [0, 1, 1 << 40, (1 << 64) - 1],
+    "client_body_buffer_size": [0, 1, 1 << 30],
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_setting(tmp_path: Path, name: str) -> None:
+    """What is set is what is got; nonsense is refused and changes nothing."""
+    program = f"""
+    set_it, get_it = server.set_{name}, server.get_{name}
+    assert get_it() > 0
+    for value in {SETTINGS[name]}:
+        assert set_it(value) is None
+        assert get_it() == value
+    class Index:
+        def __index__(self):
+            return 7
+    set_it(Index())
+    assert get_it() == 7
+    for nonsense in ["5", None, 1.5, True, [], b"5"]:
+        assert "{name}" in str(raises(TypeError, set_it, nonsense)), nonsense
+    for nonsense in [-1, 1 << 64, -(1 << 100)]:
+        assert "{name}" in str(raises(ValueError, set_it, nonsense)), nonsense
+    raises(TypeError, set_it)
+    assert get_it() == 7
+    """
+    run(tmp_path, program)
+
+
+def test_defaults(tmp_path: Path) -> None:
+    """As the documentation has them."""
+    program = """
+    assert server.get_keepalive() == 5
+    assert server.get_backlog() == 2048
+    assert server.get_client_body_buffer_size() == 512 * 1024
+    """
+    run(tmp_path, program)
+
+
+def test_settings_hold_for_the_next_run(tmp_path: Path) -> None:
+    """A body over the limit is refused, and keepalive 0 closes each connection."""
+    program = """
+    server.set_max_content_length(10)
+    server.set_keepalive(0)
+    server.listen(("127.0.0.1", 0))
+    port = server.addresses()[0][1]
+    def work():
+        for size, status in [(10, 200), (11, 413)]:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+            connection.request("POST", "/", b"x" * size)
+            response = connection.getresponse()
+            assert (response.status, response.getheader("Connection")) == (status, "close"), size
+            response.read()
+            connection.close()
+    serve(work)
+    """
+    run(tmp_path, program)
+
+
+def test_run_without_listen_is_refused(tmp_path: Path) -> None:
+    """With a word on what is missing."""
+    run(tmp_path, 'assert "listen()" in str(raises(RuntimeError, server.run, app))')
+
+
+def test_unix_socket_has_no_length_to_hide(tmp_path: Path) -> None:
+    """A path of the greatest length that the system takes."""
+    directory = f"/tmp/{os.urandom(4).hex()}"
+    os.mkdir(directory)
+    path = f"{directory}/".ljust(107, "s")
+    run(tmp_path, f"server.listen({path!r})\nserve(lambda: ask({path!r}))")
+    for left in os.listdir(directory):
+        os.unlink(f"{directory}/{left}")
+    os.rmdir(directory)

@@ -1,0 +1,187 @@
+"""The access log in the combined format, and what the error log says of a failed request."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from wire import Lab, Wire, running_lab
+
+TIME = r"\d\d/[A-Z][a-z][a-z]/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}"
+
+APP = """
+import sys
+def app(environ, start_response):
+    what = environ["PATH_INFO"]
+    if what == "/fail":
+        raise RuntimeError("the reason")
+    if what == "/cut":
+        start_response("200 OK", [])
+        return pieces()
+    if what == "/environ":
+        environ.clear()
+    if what == "/timeout":
+        return environ["meinheld.client"].continuation().suspend(0.01)
+    start_response("404 Not Found" if what == "/missing" else "200 OK", [])
+    return [b"hello"]
+def pieces():
+    yield b"some"
+    raise RuntimeError("midway")
+"""
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    """A server with an access log on stderr."""
+    with running_lab(tmp_path_factory.mktemp("logs"), APP, access_log=True) as lab:
+        yield lab
+
+
+def lines_of(lab: Lab, request: bytes, count: int = 1) -> list[str]:
+    """The lines of the access log that a request makes."""
+    before = len(access_lines(lab))
+    with lab.connect() as wire:
+        wire.send(request)
+        lab._wait(lambda: len(access_lines(lab)) >= before + count, "line", lab.server.output)
+    return access_lines(lab)[before:]
+
+
+def access_lines(lab: Lab) -> list[str]:
+    """All lines of the access log so far."""
+    return re.findall(r"^127\.0\.0\.1 - - \[.*\n", lab.server.output(), re.MULTILINE)
+
+
+def get(target: str = "/", headers: str = "", method: str = "GET", version: str = "1.1") -> bytes:
+    """A request."""
+    return f"{method} {target} HTTP/{version}\r\nHost: x\r\n{headers}\r\n".encode("latin-1")
+
+
+#: A request, and its line with * for the time.
+LINES = [
+    (get(), '"GET / HTTP/1.1" 200 5 "-" "-"'),
+    (get(version="1.0"), '"GET / HTTP/1.0" 200 5 "-" "-"'),
+    (get("/a%20b?c=d"), '"GET /a%20b?c=d HTTP/1.1" 200 5 "-" "-"'),
+    (get("http://x/abs"), '"GET http://x/abs HTTP/1.1" 200 5 "-" "-"'),
+    (get(method="HEAD"), '"HEAD / HTTP/1.1" 200 0 "-" "-"'),
+    (get("/missing"), '"GET /missing HTTP/1.1" 404 5 "-" "-"'),
+    (get("/fail"), '"GET /fail HTTP/1.1" 500 0 "-" "-"'),
+    (get("/cut"), '"GET /cut HTTP/1.1" 200 4 "-" "-"'),
+    (get("/environ"), '"GET /environ HTTP/1.1" 200 5 "-" "-"'),
+    (get("/timeout"), '"GET /timeout HTTP/1.1" 500 0 "-" "-"'),
+    (get(headers="Referer: http://r/\r\nUser-Agent: Agent/1 (x; y)\r\n"), '"GET / HTTP/1.1" 200 5 "http://r/" "Agent/1 (x; y)"'),
+    (get(headers='User-Agent: a"b\\c\r\n'), '"GET / HTTP/1.1" 200 5 "-" "a\\"b\\\\c"'),
+    (get(headers="User-Agent: a\tb\xe4\r\n"), '"GET / HTTP/1.1" 200 5 "-" "a\\x09b\\xe4"'),
+    (get(headers="User-Agent: %s %d %(x)s {}\r\n"), '"GET / HTTP/1.1" 200 5 "-" "%s %d %(x)s {}"'),
+    (get(headers="User-Agent:\r\n"), '"GET / HTTP/1.1" 200 5 "-" ""'),
+]
+
+
+@pytest.mark.parametrize(("request_bytes", "line"), LINES, ids=[line for _, line in LINES])
+def test_line_of_the_access_log(lab: Lab, request_bytes: bytes, line: str) -> None:
+    """One for each request, and nothing from the client ends its field."""
+    (found,) = lines_of(lab, request_bytes)
+    assert re.fullmatch(r"127\.0\.0\.1 - - \[" + TIME + r"\] " + re.escape(line) + "\n", found), found
+
+
+def test_each_pipelined_request_has_its_line(lab: Lab) -> None:
+    """In their order."""
+    found = lines_of(lab, b"".join(get(f"/{number}") for number in range(5)), 5)
+    assert [line.split()[6] for line in found] == [f"/{number}" for number in range(5)]
+
+
+def test_unix_client_is_a_dash(tmp_path: Path) -> None:
+    """It has no address."""
+    path = tmp_path / "sock"
+    with running_lab(tmp_path, APP, access_log=True, bind=["127.0.0.1:0", f"unix:{path}"]) as lab:
+        with Wire(str(path)) as wire:
+            assert wire.send(get()).response().status == 200
+        lab.log('- - - [')
+        assert re.search(r'^- - - \[' + TIME + r'\] "GET / HTTP/1.1" 200 5 "-" "-"$', lab.log(), re.M)
+
+
+def test_traceback_shows_the_application(lab: Lab) -> None:
+    """With the request that failed, and its frames."""
+    lines_of(lab, get("/fail?x"))
+    log = lab.log("RuntimeError: the reason")
+    assert "GET /fail?x raised an exception\nTraceback (most recent call last):\n" in log
+    assert re.search(r'File ".*app\.py", line \d+, in app\n', log)
+
+
+def test_uncaught_timeout_is_one_line(lab: Lab) -> None:
+    """It says which request, and needs no traceback."""
+    before = len(lab.server.output())
+    lines_of(lab, get("/timeout?y"))
+    errors = [line for line in lab.server.output()[before:].splitlines() if " - - [" not in line]
+    assert len(errors) == 1, errors
+    assert "GET /timeout?y ended with an uncaught timeout" in errors[0]
+
+
+def run_without_configuration(tmp_path: Path, before: str = "") -> str:
+    """What a server of one's own program writes for one good and one failing request."""
+    (tmp_path / "app.py").write_text(textwrap.dedent(APP))
+    program = f"""
+import http.client, logging, sys, threading
+from meinheld import server
+from app import app
+{before}
+server.listen(("127.0.0.1", 0))
+port = server.addresses()[0][1]
+def ask():
+    for path in ["/", "/fail"]:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        connection.request("GET", path)
+        connection.getresponse().read()
+        connection.close()
+    server.stop()
+threading.Thread(target=ask).start()
+server.run(app)
+"""
+    (tmp_path / "program.py").write_text(program)
+    command = [sys.executable, "program.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def test_nothing_is_configured(tmp_path: Path) -> None:
+    """Then there is no access log, and errors reach stderr as logging's last resort has it."""
+    output = run_without_configuration(tmp_path)
+    assert "RuntimeError: the reason" in output
+    assert "GET / HTTP" not in output
+
+
+def test_loggers_are_logging_s_own(tmp_path: Path) -> None:
+    """Their names, their level, and a record with the line as its argument."""
+    before = """
+class Handler(logging.Handler):
+    def emit(self, record):
+        print(record.name, record.levelname, record.getMessage().split(']')[-1], bool(record.exc_info))
+for name in ["meinheld.access", "meinheld.error"]:
+    logger = logging.getLogger(name)
+    logger.addHandler(Handler())
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+"""
+    lines = run_without_configuration(tmp_path, before).splitlines()
+    assert lines == [
+        'meinheld.access INFO  "GET / HTTP/1.1" 200 5 "-" "-" False',
+        "meinheld.error ERROR GET /fail raised an exception True",
+        'meinheld.access INFO  "GET /fail HTTP/1.1" 500 0 "-" "-" False',
+    ]
+
+
+def test_broken_handler_does_not_break_requests(tmp_path: Path) -> None:
+    """Its exception is written as one that cannot be raised."""
+    before = """
+class Handler(logging.Handler):
+    def emit(self, record):
+        raise OSError("disk full")
+for name in ["meinheld.access", "meinheld.error"]:
+    logging.getLogger(name).addHandler(Handler())
+    logging.getLogger(name).setLevel(logging.INFO)
+"""
+    assert "OSError: disk full" in run_without_configuration(tmp_path, before)
