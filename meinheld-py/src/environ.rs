@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use meinheld_core::http::{Framing, Head, TargetForm, Version, percent_decode_path};
 use meinheld_core::{Address, ConnectionInfo};
@@ -17,19 +18,51 @@ use crate::file_wrapper::FileWrapper;
 /// How many header names are kept; more would let clients fill the memory.
 const NAMES_MAX: usize = 512;
 
+/// How many headers of a request are expected where the last one had them.
+const POSITIONS_MAX: usize = 32;
+
+/// What every environ has of its own. The template has it empty, so that its copies have the room.
+const OWN_KEYS: [&str; 11] = [
+    "REQUEST_METHOD",
+    "PATH_INFO",
+    "RAW_URI",
+    "SERVER_PROTOCOL",
+    "REMOTE_ADDR",
+    "REMOTE_PORT",
+    "SERVER_NAME",
+    "SERVER_PORT",
+    "wsgi.input",
+    "wsgi.early_hints",
+    "meinheld.client",
+];
+
 /// Builds environs.
 pub(crate) struct Environs {
     template: Py<PyDict>,
     /// The environ key of each header name that was seen, as it was sent.
     keys: RefCell<HashMap<Box<str>, Py<PyString>>>,
+    /// The name and the key of the header that was last seen in each position: clients, and the
+    /// proxies before them, send the same headers in the same order again and again.
+    positions: RefCell<Vec<(Box<str>, Py<PyString>)>>,
     path: RefCell<Vec<u8>>,
+    peer: Shown,
+    local: Shown,
+}
+
+/// An address that is shown, and the one that was shown last.
+#[derive(Default)]
+struct Shown {
+    last: RefCell<Option<(IpAddr, Py<PyString>)>>,
 }
 
 impl Environs {
     pub(crate) fn new(py: Python<'_>) -> PyResult<Environs> {
         let template = PyDict::new(py);
-        template.set_item("SCRIPT_NAME", "")?;
-        template.set_item("QUERY_STRING", "")?;
+        for key in OWN_KEYS {
+            template.set_item(PyString::intern(py, key), "")?;
+        }
+        template.set_item(intern!(py, "SCRIPT_NAME"), "")?;
+        template.set_item(intern!(py, "QUERY_STRING"), "")?;
         template.set_item("SERVER_SOFTWARE", meinheld_core::http::SERVER_NAME)?;
         template.set_item("wsgi.version", PyTuple::new(py, [1, 0])?)?;
         template.set_item("wsgi.url_scheme", "http")?;
@@ -42,7 +75,10 @@ impl Environs {
         Ok(Environs {
             template: template.unbind(),
             keys: RefCell::default(),
+            positions: RefCell::default(),
             path: RefCell::default(),
+            peer: Shown::default(),
+            local: Shown::default(),
         })
     }
 
@@ -55,9 +91,9 @@ impl Environs {
     ) -> PyResult<Bound<'py, PyDict>> {
         let environ = self.template.bind(py).copy()?;
         self.set_request_line(&environ, head)?;
-        set_addresses(&environ, connection)?;
-        for (name, value) in head.headers() {
-            self.add_header(&environ, name, value)?;
+        self.set_addresses(&environ, connection)?;
+        for (position, (name, value)) in head.headers().enumerate() {
+            add_header(&environ, &self.key_at(py, position, name), value)?;
         }
         if head.framing() == Framing::Chunked {
             // The chunks are gone: what the application reads has a length (RFC 9112 section 7.1.3).
@@ -82,24 +118,33 @@ impl Environs {
             // PEP 3333: PATH_INFO is empty, or begins with a slash. RAW_URI has the asterisk.
             percent_decode_path(target.path(), &mut path);
         }
-        environ.set_item(intern!(py, "PATH_INFO"), latin_1(py, &path))?;
+        let path_info = latin_1(py, &path);
+        environ.set_item(intern!(py, "PATH_INFO"), &path_info)?;
         if !target.query().is_empty() {
             environ.set_item(intern!(py, "QUERY_STRING"), latin_1(py, target.query()))?;
         }
-        environ.set_item(intern!(py, "RAW_URI"), latin_1(py, target.raw()))?;
+        let is_plain = target.raw() == path.as_slice();
+        let raw = if is_plain { path_info } else { latin_1(py, target.raw()) };
+        environ.set_item(intern!(py, "RAW_URI"), raw)?;
         environ.set_item(intern!(py, "SERVER_PROTOCOL"), protocol(py, head.version()))
     }
 
-    fn add_header(&self, environ: &Bound<'_, PyDict>, name: &str, value: &[u8]) -> PyResult<()> {
-        let py = environ.py();
-        let key = self.key(py, name);
-        let mut value = latin_1(py, value);
-        if let Some(first) = environ.get_item(&key)? {
-            // RFC 9110 section 5.3; RFC 6265 section 5.4 for Cookie.
-            let separator = if key == "HTTP_COOKIE" { "; " } else { "," };
-            value = PyString::new(py, &format!("{first}{separator}{value}"));
+    /// The key of a header, which most often is what it was the last time in this position.
+    fn key_at<'py>(&self, py: Python<'py>, position: usize, name: &str) -> Bound<'py, PyString> {
+        if let Some((last, key)) = self.positions.borrow().get(position)
+            && **last == *name
+        {
+            return key.bind(py).clone();
         }
-        environ.set_item(key, value)
+        let key = self.key(py, name);
+        let mut positions = self.positions.borrow_mut();
+        let seen = (name.into(), key.clone().unbind());
+        if let Some(last) = positions.get_mut(position) {
+            *last = seen;
+        } else if position == positions.len() && position < POSITIONS_MAX {
+            positions.push(seen);
+        }
+        key
     }
 
     /// `HTTP_` and the name in capitals with underscores; two names have keys of their own.
@@ -109,38 +154,86 @@ impl Environs {
         }
         let upper = name.to_ascii_uppercase().replace('-', "_");
         let key = match upper.as_str() {
-            "CONTENT_TYPE" | "CONTENT_LENGTH" => PyString::intern(py, &upper),
-            _ => PyString::intern(py, &format!("HTTP_{upper}")),
+            "CONTENT_TYPE" | "CONTENT_LENGTH" => upper,
+            _ => format!("HTTP_{upper}"),
         };
         let mut keys = self.keys.borrow_mut();
-        if keys.len() < NAMES_MAX {
-            keys.insert(name.into(), key.clone().unbind());
+        if keys.len() >= NAMES_MAX {
+            // Not interned: CPython 3.12 never forgets what is.
+            return PyString::new(py, &key);
         }
+        let key = PyString::intern(py, &key);
+        keys.insert(name.into(), key.clone().unbind());
         key
+    }
+
+    fn set_addresses(
+        &self,
+        environ: &Bound<'_, PyDict>,
+        connection: &ConnectionInfo<'_>,
+    ) -> PyResult<()> {
+        let py = environ.py();
+        match connection.peer {
+            Address::Ip(peer) => {
+                environ.set_item(intern!(py, "REMOTE_ADDR"), self.peer.text(py, peer.ip()))?;
+                environ.set_item(intern!(py, "REMOTE_PORT"), decimal(py, peer.port()))?;
+            }
+            // The template's are empty.
+            Address::Unix(_) => {}
+        }
+        match connection.local {
+            Address::Ip(local) => {
+                environ.set_item(intern!(py, "SERVER_NAME"), self.local.text(py, local.ip()))?;
+                environ.set_item(intern!(py, "SERVER_PORT"), decimal(py, local.port()))
+            }
+            // PEP 3333: neither may be empty.
+            Address::Unix(_) => {
+                environ.set_item(intern!(py, "SERVER_NAME"), intern!(py, "localhost"))?;
+                environ.set_item(intern!(py, "SERVER_PORT"), intern!(py, "80"))
+            }
+        }
     }
 }
 
-fn set_addresses(environ: &Bound<'_, PyDict>, connection: &ConnectionInfo<'_>) -> PyResult<()> {
-    let py = environ.py();
-    match connection.peer {
-        Address::Ip(peer) => {
-            environ.set_item(intern!(py, "REMOTE_ADDR"), peer.ip().to_string())?;
-            environ.set_item(intern!(py, "REMOTE_PORT"), peer.port().to_string())?;
-        }
-        Address::Unix(_) => {
-            environ.set_item(intern!(py, "REMOTE_ADDR"), "")?;
-            environ.set_item(intern!(py, "REMOTE_PORT"), "")?;
+impl Shown {
+    fn text<'py>(&self, py: Python<'py>, ip: IpAddr) -> Bound<'py, PyString> {
+        let mut last = self.last.borrow_mut();
+        match &*last {
+            Some((known, text)) if *known == ip => text.bind(py).clone(),
+            _ => {
+                let text = PyString::new(py, &ip.to_string());
+                *last = Some((ip, text.clone().unbind()));
+                text
+            }
         }
     }
-    match connection.local {
-        Address::Ip(local) => {
-            environ.set_item(intern!(py, "SERVER_NAME"), local.ip().to_string())?;
-            environ.set_item(intern!(py, "SERVER_PORT"), local.port().to_string())
-        }
-        // PEP 3333: neither may be empty.
-        Address::Unix(_) => {
-            environ.set_item(intern!(py, "SERVER_NAME"), "localhost")?;
-            environ.set_item(intern!(py, "SERVER_PORT"), "80")
+}
+
+fn add_header(
+    environ: &Bound<'_, PyDict>,
+    key: &Bound<'_, PyString>,
+    value: &[u8],
+) -> PyResult<()> {
+    let py = environ.py();
+    let mut value = latin_1(py, value);
+    if let Some(first) = environ.get_item(key)? {
+        // RFC 9110 section 5.3; RFC 6265 section 5.4 for Cookie.
+        let separator = if key == "HTTP_COOKIE" { "; " } else { "," };
+        value = PyString::new(py, &format!("{first}{separator}{value}"));
+    }
+    environ.set_item(key, value)
+}
+
+/// A port in decimal digits.
+fn decimal(py: Python<'_>, mut port: u16) -> Bound<'_, PyString> {
+    let mut digits = [b'0'; 5];
+    let mut start = digits.len();
+    loop {
+        start -= 1;
+        digits[start] += u8::try_from(port % 10).expect("a remainder of ten is below ten");
+        port /= 10;
+        if port == 0 {
+            return latin_1(py, &digits[start..]);
         }
     }
 }

@@ -68,7 +68,6 @@ fn unwrapped<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         Some(module) => module.eq(intern!(py, "tempfile"))?,
         None => false,
     };
-    let inner =
-        if is_temporary { object.getattr_opt(intern!(py, "file"))? } else { None };
+    let inner = if is_temporary { object.getattr_opt(intern!(py, "file"))? } else { None };
     Ok(inner.unwrap_or_else(|| object.clone()))
 }

@@ -9,9 +9,6 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
-/// The block size where the application names none, in bytes.
-const BLOCK_BYTES: usize = 64 * 1024;
-
 /// A file to be sent.
 #[pyclass(frozen, module = "meinheld.server", name = "FileWrapper")]
 pub(crate) struct FileWrapper {
@@ -22,7 +19,7 @@ pub(crate) struct FileWrapper {
 #[pymethods]
 impl FileWrapper {
     #[new]
-    #[pyo3(signature = (filelike, blksize=BLOCK_BYTES.cast_signed()))]
+    #[pyo3(signature = (filelike, blksize=65_536))]
     fn new(filelike: Bound<'_, PyAny>, blksize: isize) -> PyResult<FileWrapper> {
         if !filelike.hasattr(intern!(filelike.py(), "read"))? {
             return Err(PyTypeError::new_err("wsgi.file_wrapper needs an object with read()"));

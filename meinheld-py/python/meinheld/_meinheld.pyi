@@ -1,10 +1,36 @@
 """The native half of meinheld; use meinheld.server and meinheld.middleware."""
 
+from collections.abc import Sequence
 from typing import Any, final
 
 from _typeshed.wsgi import WSGIApplication
 
 _Address = tuple[str, int] | str | bytes
+
+__all__ = [
+    "Client",
+    "Continuation",
+    "ClientDisconnected",
+    "ContinuationError",
+    "Stopped",
+    "timeout",
+    "FileWrapper",
+    "addresses",
+    "interrupt",
+    "listen",
+    "run",
+    "stop",
+    "terminate",
+    "get_backlog",
+    "get_client_body_buffer_size",
+    "get_keepalive",
+    "get_max_content_length",
+    "set_backlog",
+    "set_client_body_buffer_size",
+    "set_keepalive",
+    "set_max_content_length",
+    "__version__",
+]
 
 __version__: str
 
@@ -38,7 +64,7 @@ class FileWrapper:
     def close(self) -> None: ...
 
 def listen(
-    address: _Address | list[tuple[str, int] | str] | list[_Address] | None = None,
+    address: _Address | Sequence[_Address] | None = None,
     socket_fd: int | list[int] | None = None,
 ) -> None: ...
 def addresses() -> list[tuple[str, int] | str]: ...

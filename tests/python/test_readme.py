@@ -1,0 +1,171 @@
+"""The programs that the README prints run as printed, and so do those of meinheld 0.x.
+
+Only the address is another one, so that the tests need no fixed port.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from conftest import Server
+from wire import Wire
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+
+OLD_HELLO = """
+from meinheld import server
+
+def hello_world(environ, start_response):
+    status = b'200 OK'
+    res = b"Hello world!"
+    response_headers = [('Content-type','text/plain'),('Content-Length',str(len(res)))]
+    start_response(status, response_headers)
+    return [res]
+
+server.listen(("0.0.0.0", 8000))
+server.run(hello_world)
+"""
+
+OLD_CONTINUATION = """
+from meinheld import server
+from meinheld import middleware
+
+waiters = []
+
+def app(environ, start_response):
+    #get Continuation
+    c = environ.get(middleware.CONTINUATION_KEY, None)
+    res = b"resumed"
+    if environ["PATH_INFO"] == "/wait":
+        waiters.append(c)
+        #suspend
+        c.suspend()
+    else:
+        res = str(len(waiters)).encode()
+        for c in waiters:
+            # resume suspend function
+            c.resume()
+        del waiters[:]
+    start_response(b'200 OK', [('Content-type','text/plain'),('Content-Length',str(len(res)))])
+    return [res]
+
+server.listen(("0.0.0.0", 8000))
+server.run(middleware.SpawnMiddleware(app))
+"""
+
+
+def programs() -> dict[str, str]:
+    """The Python blocks of the README that name their file."""
+    blocks = re.findall(r"^```python\n(# (\w+\.py)\n.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
+    return {name: text for text, name in blocks}
+
+
+def commands() -> list[str]:
+    """The lines of the shell blocks of the README."""
+    blocks = re.findall(r"^```sh\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
+    return "".join(blocks).splitlines()
+
+
+@contextmanager
+def running(tmp_path: Path, program: str) -> Iterator[int]:
+    """Run a program that listens on 8000, on a port that the system chose."""
+    assert program.count('("0.0.0.0", 8000)') == 1
+    (tmp_path / "program.py").write_text(program.replace('("0.0.0.0", 8000)', '("127.0.0.1", 0)'))
+    with subprocess.Popen(
+        [sys.executable, "program.py"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        try:
+            yield listening_port(process)
+        finally:
+            process.terminate()
+            output, _ = process.communicate(timeout=10)
+        assert (process.returncode, output) == (0, b"")
+
+
+def listening_port(process: subprocess.Popen) -> int:
+    """The port that a process listens on, once it does."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and process.poll() is None:
+        inodes = set()
+        for fd in Path(f"/proc/{process.pid}/fd").iterdir():
+            try:
+                inodes.add(str(fd.readlink()))
+            except FileNotFoundError:
+                continue
+        for line in Path(f"/proc/{process.pid}/net/tcp").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in inodes:
+                return int(fields[1].split(":")[1], 16)
+        time.sleep(0.01)
+    raise AssertionError("the program does not listen")
+
+
+def ask(port: int, path: str = "/") -> bytes:
+    """The body of a response with status 200."""
+    with Wire(("127.0.0.1", port)) as wire:
+        response = wire.send(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()).response()
+        assert (response.status, response.complete) == (200, True)
+        return response.body
+
+
+def resume_until_answered(port: int, wait: str, resume: str) -> bytes:
+    """Send one request that waits, and others until it has been answered."""
+    with Wire(("127.0.0.1", port), 0.05) as waiting:
+        waiting.send(f"GET {wait} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            ask(port, resume)
+            try:
+                waiting._deadline = deadline
+                return waiting.response().body
+            except TimeoutError:
+                continue
+        raise AssertionError("the request was not resumed")
+
+
+def test_readme_has_the_programs_tested_here() -> None:
+    """Each with the command that runs it."""
+    assert programs().keys() == {"hello.py", "poll.py"}
+    lines = commands()
+    assert "meinheld hello:app" in lines
+    assert "meinheld poll:app &" in lines
+    assert "curl 'http://127.0.0.1:8000/send?hello'" in lines
+
+
+def test_hello(serve: Callable[..., Server], tmp_path: Path) -> None:
+    """The first program."""
+    server = serve(programs()["hello.py"])
+    assert ask(server.port) == b"Hello, world!\n"
+
+
+def test_poll(serve: Callable[..., Server]) -> None:
+    """One request waits for another one's text."""
+    server = serve(programs()["poll.py"])
+    assert ask(server.port, "/send?nobody") == b"sent"
+    assert resume_until_answered(server.port, "/wait", "/send?hello") == b"hello"
+
+
+@pytest.mark.timeout(30)
+def test_old_hello(tmp_path: Path) -> None:
+    """Bytes for the status, as Python 2 had them."""
+    with running(tmp_path, OLD_HELLO) as port:
+        with Wire(("127.0.0.1", port)) as wire:
+            for _ in range(2):
+                response = wire.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").response()
+                assert (response.status, response.reason, response.body) == (200, "OK", b"Hello world!")
+                assert (response["Content-type"], response["Content-Length"]) == ("text/plain", "12")
+
+
+@pytest.mark.timeout(30)
+def test_old_continuation(tmp_path: Path) -> None:
+    """Through SpawnMiddleware, which every old program has."""
+    with running(tmp_path, OLD_CONTINUATION) as port:
+        assert ask(port) == b"0"
+        assert resume_until_answered(port, "/wait", "/") == b"resumed"
