@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from wire import DISPATCHER, Lab, Wire, running_lab
+from lab import DISPATCHER, Lab, Wire, running_lab
 
 SOURCE = """
 import json

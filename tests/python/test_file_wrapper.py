@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from wire import Lab, running_lab
+from lab import Lab, running_lab
 
 BIG_BYTES = 10 * 1024 * 1024
 

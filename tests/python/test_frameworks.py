@@ -237,7 +237,56 @@ app.add_route("/fail", Resource(get=fail))
 app.add_route("/unicode/{name}", Resource(get=text(lambda request, name: name)))
 """
 
-FRAMEWORKS = {"flask": FLASK, "django": DJANGO, "bottle": BOTTLE, "falcon": FALCON}
+PYRAMID = """
+from pyramid.config import Configurator
+from pyramid.httpexceptions import HTTPFound
+from pyramid.response import FileResponse, Response
+from pyramid.session import SignedCookieSessionFactory
+
+def upload(request):
+    file = request.POST["file"]
+    return {"name": file.filename, "size": len(file.file.read()), "field": request.POST["field"]}
+
+def count(request):
+    request.session["count"] = request.session.get("count", 0) + 1
+    return Response(str(request.session["count"]))
+
+def download(request):
+    response = FileResponse(str(PATH), request=request)
+    response.content_disposition = "attachment; filename=download.bin"
+    return response
+
+def fail(request):
+    raise RuntimeError("in a view")
+
+VIEWS = {
+    "/": lambda request: Response("hello"),
+    "/form": lambda request: Response(request.POST["name"]),
+    "/upload": upload,
+    "/json": lambda request: request.json_body,
+    "/stream": lambda request: Response(app_iter=stream(), content_type="text/plain"),
+    "/count": count,
+    "/redirect": lambda request: HTTPFound("/"),
+    "/download": download,
+    "/fail": fail,
+    "/unicode/{name}": lambda request: Response(request.matchdict["name"]),
+}
+
+with Configurator() as config:
+    config.set_session_factory(SignedCookieSessionFactory("secret"))
+    for route, view in VIEWS.items():
+        config.add_route(route, route)
+        config.add_view(view, route_name=route, renderer="json")
+    app = config.make_wsgi_app()
+"""
+
+FRAMEWORKS = {
+    "flask": FLASK,
+    "django": DJANGO,
+    "bottle": BOTTLE,
+    "falcon": FALCON,
+    "pyramid": PYRAMID,
+}
 
 
 class Browser:
@@ -270,7 +319,6 @@ class Browser:
 @pytest.fixture(params=FRAMEWORKS)
 def server(request: pytest.FixtureRequest, serve: Callable[..., Server]) -> Server:
     """The application in one of the frameworks."""
-    pytest.importorskip(request.param)
     server = serve(COMMON + FRAMEWORKS[request.param])
     server.expects_traceback = True
     return server

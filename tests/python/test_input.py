@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from wire import Lab, running_lab
+from lab import Lab, running_lab
 
 LINES = b"one\ntwo\n\nfour without end"
 

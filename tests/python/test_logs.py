@@ -9,7 +9,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from wire import Lab, Wire, running_lab
+from lab import Lab, Wire, running_lab
 
 TIME = r"\d\d/[A-Z][a-z][a-z]/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}"
 

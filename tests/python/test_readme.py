@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Server
-from wire import Wire
+from lab import Wire
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 
@@ -76,8 +76,9 @@ def commands() -> list[str]:
 @contextmanager
 def running(tmp_path: Path, program: str) -> Iterator[int]:
     """Run a program that listens on 8000, on a port that the system chose."""
-    assert program.count('("0.0.0.0", 8000)') == 1
-    (tmp_path / "program.py").write_text(program.replace('("0.0.0.0", 8000)', '("127.0.0.1", 0)'))
+    program, replaced = re.subn(r'\("(0\.0\.0\.0|127\.0\.0\.1)", 8000\)', '("127.0.0.1", 0)', program)
+    assert replaced == 1
+    (tmp_path / "program.py").write_text(program)
     with subprocess.Popen(
         [sys.executable, "program.py"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as process:
@@ -150,6 +151,14 @@ def test_poll(serve: Callable[..., Server]) -> None:
     server = serve(programs()["poll.py"])
     assert ask(server.port, "/send?nobody") == b"sent"
     assert resume_until_answered(server.port, "/wait", "/send?hello") == b"hello"
+
+
+def test_program_that_runs_the_server_itself(tmp_path: Path) -> None:
+    """With listen and run."""
+    blocks = re.findall(r"^```python\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
+    (program,) = [block for block in blocks if "server.run(" in block]
+    with running(tmp_path, program) as port:
+        assert ask(port) == b"Hello, world!\n"
 
 
 @pytest.mark.timeout(30)

@@ -10,7 +10,7 @@ import json
 import signal
 
 import pytest
-from wire import Lab, running_lab
+from lab import Lab, running_lab
 
 
 @pytest.fixture(scope="module")
