@@ -282,15 +282,13 @@ impl<'py> Call<'_, 'py> {
         self.lane.work(|exchange| exchange.announce_length(total))
     }
 
-    /// A real file by sendfile(2), unless `write` has begun the body already.
+    /// A real file by sendfile(2).
     fn send_wrapped(&self, wrapper: &Bound<'py, FileWrapper>) -> PyResult<()> {
-        if !self.lane.work(|exchange| exchange.is_head_sent())?
-            && let Some(file) = file_body(wrapper.get().file(self.py))?
-        {
-            self.check_started()?;
-            return self.lane.work(|exchange| file.send(exchange))?.map_err(from_io);
-        }
-        self.send_pieces(wrapper)
+        let Some(file) = file_body(wrapper.get().file(self.py))? else {
+            return self.send_pieces(wrapper);
+        };
+        self.check_started()?;
+        self.lane.work(|exchange| file.send(exchange))?.map_err(from_io)
     }
 
     fn check_started(&self) -> PyResult<()> {
