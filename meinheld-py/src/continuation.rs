@@ -4,7 +4,7 @@
 //! Built on [`meinheld_coro::Continuation`], which has the states; here are Python's calls, the
 //! watch on the client, and the place that is named when a continuation is resumed twice.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -69,8 +69,15 @@ impl PyContinuation {
         if self.inner.is_suspended() {
             return Err(ContinuationError::new_err("already suspended"));
         }
-        let delivered = self.inner.suspend_watched(timeout, |ticket| client.watch(ticket));
-        client.unwatch();
+        let watched = Cell::new(false);
+        let delivered = self.inner.suspend_watched(timeout, |ticket| {
+            watched.set(true);
+            client.watch(ticket);
+        });
+        // One that was refused, or found its value there, must not end the watch of another wait.
+        if watched.get() {
+            client.unwatch();
+        }
         drop(self.note_resumed(None));
         match delivered {
             Ok(Delivery::Value(value)) => Ok(value),
