@@ -17,6 +17,7 @@ use pyo3::types::{PyBytes, PyList, PyString};
 
 use crate::continuation::duration_of;
 use crate::errors::from_listen;
+use crate::thread_bound::drop_orphans;
 use crate::tstate::STACK_BYTES;
 use crate::wsgi::Wsgi;
 
@@ -152,6 +153,7 @@ fn serve(py: Python<'_>, app: Py<PyAny>, config: Config, listeners: Vec<Listener
     with_state(|state| state.running = Some(server.handle()));
     let wakeup = WakeupDescriptor::install(py, &server)?;
     let stopped = server.run();
+    drop_orphans();
     wakeup.restore(py)?;
     if let Some(fatal) = server.service().take_fatal() {
         return Err(fatal);

@@ -2,17 +2,47 @@
 //!
 //! Not here: what the values are.
 
+use std::any::Any;
 use std::fmt;
-use std::mem::ManuallyDrop;
+use std::mem::{ManuallyDrop, take};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread::{self, ThreadId};
 
 /// A value that only the thread that made it can reach.
 ///
-/// Python may drop the last reference to an object on any thread. The value is leaked then: it is
-/// small, and to drop it there would touch what that thread must not.
-pub(crate) struct ThreadBound<T> {
+/// Python may drop the last reference to an object on any thread. The value is an orphan then, and
+/// waits for its owner to call [`drop_orphans`].
+pub(crate) struct ThreadBound<T: 'static> {
     value: ManuallyDrop<T>,
     owner: ThreadId,
+}
+
+/// A value whose object another thread than its owner has dropped.
+struct Orphan {
+    value: Box<dyn Any>,
+    owner: ThreadId,
+}
+
+// SAFETY: the value is reached and dropped on the owner's thread only, which `drop_orphans` checks.
+unsafe impl Send for Orphan {}
+
+static ORPHANS: Mutex<Vec<Orphan>> = Mutex::new(Vec::new());
+/// Whether there are orphans that `drop_orphans` has not seen; to be asked often, without the lock.
+static ORPHANED: AtomicBool = AtomicBool::new(false);
+
+/// Drops the values of this thread whose objects other threads have dropped. Python code may run.
+pub(crate) fn drop_orphans() {
+    if !ORPHANED.swap(false, Ordering::Acquire) {
+        return;
+    }
+    let here = thread::current().id();
+    let mut orphans = ORPHANS.lock().unwrap_or_else(PoisonError::into_inner);
+    let (ours, others): (Vec<_>, Vec<_>) =
+        take(&mut *orphans).into_iter().partition(|orphan| orphan.owner == here);
+    *orphans = others;
+    drop(orphans);
+    ours.into_iter().for_each(|orphan| drop(orphan.value));
 }
 
 // SAFETY: the value is reached and dropped on the owner's thread only, which `get` and `drop` check;
@@ -34,9 +64,12 @@ impl<T> ThreadBound<T> {
 
 impl<T> Drop for ThreadBound<T> {
     fn drop(&mut self) {
-        if thread::current().id() == self.owner {
-            // SAFETY: the value is dropped once, here, on its own thread.
-            unsafe { ManuallyDrop::drop(&mut self.value) };
+        // SAFETY: the value is taken once, here. On another thread than its own it is only moved.
+        let value = unsafe { ManuallyDrop::take(&mut self.value) };
+        if thread::current().id() != self.owner {
+            let orphan = Orphan { value: Box::new(value), owner: self.owner };
+            ORPHANS.lock().unwrap_or_else(PoisonError::into_inner).push(orphan);
+            ORPHANED.store(true, Ordering::Release);
         }
     }
 }

@@ -34,6 +34,7 @@ use crate::input::Input;
 use crate::lane::Lane;
 use crate::log::{AccessRecord, Logs};
 use crate::start_response::{EarlyHints, StartResponse, body_bytes};
+use crate::thread_bound::drop_orphans;
 use crate::tstate::PythonStates;
 
 /// A WSGI application as a service.
@@ -131,6 +132,7 @@ impl Service for Wsgi {
     }
 
     fn turn(&self) -> ControlFlow<()> {
+        drop_orphans();
         if let Err(error) = gil::check_signals(gil::attached()) {
             self.end_server(error);
         }

@@ -50,6 +50,11 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.socket.close()
 
+    def __del__(self) -> None:
+        # A test that fails leaves it open.
+        if hasattr(self, "socket"):
+            self.socket.close()
+
     def send(self, path: str, **query: object) -> Client:
         """Send a GET."""
         return self.send_bytes(f"GET {target(path, **query)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())

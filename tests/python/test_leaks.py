@@ -1,0 +1,181 @@
+"""Requests leave no references behind and no memory, however they end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from routes import ROUTES
+from wire import Client
+
+WARM_UP = 2_000
+REQUESTS = 20_000
+BATCH = 100
+RSS_KIB_MAX = 1024
+OBJECTS_MAX = 50
+
+LEAKS = (
+    ROUTES
+    + """
+import contextvars, gc, threading
+
+variable = contextvars.ContextVar("variable", default=None)
+local = threading.local()
+server.set_keepalive(60)
+
+class Odd(Exception):
+    pass
+
+def do_plain(c, environ):
+    return "plain"
+
+def do_times_out(c, environ):
+    try:
+        c.suspend(1e-6)
+    except server.timeout as error:
+        return "timed out"
+
+def do_raises(c, environ):
+    try:
+        raise Odd(c, environ)
+    except Odd as error:
+        try:
+            c.suspend(1e-6)
+        except server.timeout:
+            return "raised"
+
+def do_resumed(c, environ):
+    thread_free = environ[CLIENT_KEY].continuation()
+    waker = environ[CLIENT_KEY].continuation()
+    parked[id(c)] = c
+    line.append(c)
+    if len(line) >= 2:
+        for each in list(line):
+            if each is not c:
+                each.resume(object(), key=[each])
+                line.remove(each)
+    try:
+        return type(c.suspend(0.005)).__name__
+    except server.timeout:
+        if c in line:
+            line.remove(c)
+        return "alone"
+    finally:
+        del parked[id(c)]
+
+line = []
+
+def do_state(c, environ):
+    variable.set([c])
+    local.value = bytes(1000)
+    def generator():
+        try:
+            yield 1
+            c.suspend(1e-6)
+        except server.timeout:
+            yield 2
+    return "".join(map(str, generator()))
+
+def do_streams(c, environ):
+    def pieces():
+        for _ in range(3):
+            yield b"piece"
+            try:
+                c.suspend(1e-6)
+            except server.timeout:
+                pass
+    return pieces()
+
+def do_misuses(c, environ):
+    for call in (c.resume, lambda: c.suspend(-1), lambda: c.throw(1)):
+        try:
+            call()
+        except (ValueError, TypeError, server.ContinuationError):
+            pass
+    return "misused"
+
+def do_cycle(c, environ):
+    environ["cycle"] = environ
+    environ["own"] = lambda: (c, environ)
+    return "cycle"
+
+def do_kept_by_thread(c, environ):
+    # The last reference to what the request was given goes on another thread.
+    gate = threading.Event()
+    keep = [environ, c]
+    def drop():
+        gate.wait(10)
+        keep.clear()
+        done.set()
+    done = threading.Event()
+    thread = threading.Thread(target=drop)
+    thread.start()
+    finish.append((gate, done, thread))
+    del environ, c
+    return "kept"
+
+finish = []
+
+def do_finish(c, environ):
+    while finish:
+        gate, done, thread = finish.pop()
+        gate.set()
+        thread.join(10)
+    return "finished"
+
+def do_stats(c, environ):
+    do_finish(c, environ)
+    for _ in range(3):
+        gc.collect()
+    with open("/proc/self/status") as status:
+        rss = next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
+    return json.dumps([len(gc.get_objects()), rss, len(sys._current_frames())])
+"""
+)
+
+
+def ask(clients: list[Client], path: str, times: int) -> None:
+    for _ in range(times // len(clients)):
+        for client in clients:
+            client.send(path)
+        for client in clients:
+            response = client.response()
+            assert response.status == 200, response
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/plain",
+        "/times_out",
+        "/raises",
+        "/resumed",
+        "/state",
+        "/streams",
+        "/misuses",
+        "/cycle",
+        "/kept_by_thread",
+    ],
+)
+def test_requests_leave_nothing_behind(serve: Callable, path: str) -> None:
+    server = serve(LEAKS)
+    threads = path == "/kept_by_thread"
+    clients = [Client(server.port, seconds=30) for _ in range(BATCH)]
+    stats = Client(server.port, seconds=30)
+    requests = REQUESTS * 2 if threads else REQUESTS
+
+    def run(count: int) -> None:
+        for _ in range(count // 1000):
+            ask(clients, path, 1000)
+            stats.get("/finish")
+
+    run(WARM_UP)
+    objects, rss, _ = stats.get("/stats").json()
+    run(requests)
+    objects_after, rss_after, _ = stats.get("/stats").json()
+    print(f"{path}: {objects_after - objects} objects, {rss_after - rss} KiB")
+    for client in clients:
+        client.finish()
+    stats.finish()
+    assert objects_after - objects <= OBJECTS_MAX
+    assert rss_after - rss <= RSS_KIB_MAX
