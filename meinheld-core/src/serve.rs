@@ -5,6 +5,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use meinheld_coro::without_parking;
 
@@ -61,6 +62,8 @@ impl<S: Service> Driver<S> {
             self.service.report(&Report::Panicked { peer: &peer });
             let _ = exchange.fail(500);
         }
+        // The request may have taken long, and what follows is timed from now on.
+        self.shared.now.set(Instant::now());
         // A failure breaks the exchange, and `conclude` tells so.
         let _ = exchange.end();
         let conclusion = exchange.conclude();

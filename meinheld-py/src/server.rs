@@ -160,7 +160,10 @@ fn serve(py: Python<'_>, app: Py<PyAny>, config: Config, listeners: Vec<Listener
     }
     let abandoned = stopped?.abandoned;
     if abandoned > 0 {
-        let message = format!("{abandoned} requests could not be ended and were abandoned");
+        let message = match abandoned {
+            1 => "1 request could not be ended and was abandoned".to_owned(),
+            count => format!("{count} requests could not be ended and were abandoned"),
+        };
         server.service().logs().error(py, &message);
     }
     Ok(())

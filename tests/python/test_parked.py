@@ -281,3 +281,22 @@ def test_input_that_comes_while_a_request_waits_is_the_next_request(serve: Calla
         assert get(server.port, "/parked").text == "1", "input is no departure"
         get(server.port, "/wake", name="it")
         assert [client.response().text for _ in range(3)] == ["'woken'", "0", "0"]
+
+
+def test_a_request_that_takes_longer_than_keep_alive_keeps_its_connection(serve: Callable) -> None:
+    server = serve(
+        ROUTES
+        + """
+import time
+
+def do_block(c, environ):
+    time.sleep(1.5)
+    return "blocked"
+""",
+        keep_alive=1,
+    )
+    with Client(server.port) as client:
+        assert client.get("/block").text == "blocked"
+        # Another connection lets the loop look at what has expired meanwhile.
+        assert get(server.port, "/parked").text == "0"
+        assert client.get("/parked").text == "0"
