@@ -250,7 +250,9 @@ def compile_lambda(n): return compiled("lambda:" * n + "1")
 def compile_ternary(n): return compiled("1 if a else " * n + "1")
 def compile_star(n): return compiled("[" + "*[" * n + "]" * n + "]")
 def compile_elif(n): return compiled("if a: pass\n" + "elif a: pass\n" * n, "exec")
-def compile_blocks(n): return compiled("".join(" " * i + "if a:\n" for i in range(n)) + " " * n + "pass", "exec")
+def compile_blocks(n):
+    n = min(n, 200)  # the text grows with the square, and the tokenizer has had enough at 100
+    return compiled("".join(" " * i + "if a:\n" for i in range(n)) + " " * n + "pass", "exec")
 def compile_match(n): return compiled("match a:\n case " + "[" * n + "]" * n + ": pass", "exec")
 def parse_sum(n): return compiled("a" + "+a" * n, flags=ast.PyCF_ONLY_AST)
 def parse_attribute(n): return compiled("a" + ".b" * n, flags=ast.PyCF_ONLY_AST)
