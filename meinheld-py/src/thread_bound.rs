@@ -42,7 +42,9 @@ pub(crate) fn drop_orphans() {
         take(&mut *orphans).into_iter().partition(|orphan| orphan.owner == here);
     *orphans = others;
     drop(orphans);
-    ours.into_iter().for_each(|orphan| drop(orphan.value));
+    for orphan in ours {
+        drop(orphan.value);
+    }
 }
 
 // SAFETY: the value is reached and dropped on the owner's thread only, which `get` and `drop` check;
