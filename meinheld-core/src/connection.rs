@@ -28,7 +28,7 @@ use slab::Slab;
 use tempfile::SpooledTempFile;
 
 use crate::address::Address;
-use crate::http::Decoder;
+use crate::http::{Decoder, RequestKind};
 use crate::input::Input;
 
 /// Names a connection; that of a closed one names nothing.
@@ -72,6 +72,8 @@ pub(crate) enum Phase {
 pub(crate) struct Collection {
     /// The head's bytes, to be parsed again when the body is complete.
     pub(crate) head: Vec<u8>,
+    /// What a refusal must know of the request.
+    pub(crate) kind: RequestKind,
     pub(crate) decoder: Decoder,
     /// How many bytes of the body are there.
     pub(crate) bytes: u64,

@@ -167,7 +167,8 @@ impl<S: Service> Driver<S> {
     pub(crate) fn expire(&self, id: ConnectionId) {
         let reason = self.shared.with(id, |connection| match &connection.phase {
             Phase::Head if connection.input.is_empty() => Ok(Some(CloseReason::KeepAliveExpired)),
-            Phase::Head | Phase::Collecting(_) => Err(()),
+            Phase::Head => Err(RequestKind::Other),
+            Phase::Collecting(collection) => Err(collection.kind),
             Phase::Discarding(_) | Phase::Lingering(_) => Ok(Some(CloseReason::LingerExpired)),
             Phase::Busy => Ok(None),
         });
@@ -175,8 +176,8 @@ impl<S: Service> Driver<S> {
             None | Some(Ok(None)) => {}
             Some(Ok(Some(reason))) => self.shared.close(id, reason),
             // RFC 9110 section 15.5.9.
-            Some(Err(())) => {
-                self.refuse(id, 408, RequestKind::Other, &"the request took too long to arrive");
+            Some(Err(kind)) => {
+                self.refuse(id, 408, kind, &"the request took too long to arrive");
             }
         }
     }
@@ -328,7 +329,8 @@ impl<S: Service> Driver<S> {
             Err(error) => return self.refuse(id, error.status(), facts.kind, &error),
         };
         let spool = SpooledTempFile::new(self.shared.config.body_memory_bytes_max);
-        let mut collection = Box::new(Collection { head: Vec::new(), decoder, bytes: 0, spool });
+        let (head, kind) = (Vec::new(), facts.kind);
+        let mut collection = Box::new(Collection { head, kind, decoder, bytes: 0, spool });
         match collection.take(&input.unread()[head_bytes..]) {
             Err(error) => self.refuse(id, error.status(), facts.kind, &error),
             Ok(consumed) if collection.decoder.is_done() => {
@@ -397,7 +399,7 @@ impl<S: Service> Driver<S> {
         let Some(Some(mut collection)) = taken else { return Step::Wait };
         match collection.take(input.unread()) {
             Err(error) => {
-                self.refuse(id, error.status(), RequestKind::Other, &error);
+                self.refuse(id, error.status(), collection.kind, &error);
                 Step::Again
             }
             Ok(consumed) => {
