@@ -71,6 +71,22 @@ test-python: check-test $(VENV)/.installed $(VENV)/.test ## Run the Python tests
 wheel: $(VENV)/.wheel ## Build the wheel into dist/
 	@mkdir -p dist && cp $(VENV)/wheel/*.whl dist/ && ls dist/*.whl
 
+# The connection target switches stacks, which the address sanitizer does not follow.
+FUZZ_SECONDS ?= 60
+fuzz_sanitizer = $(if $(filter connection,$(1)),none,address)
+fuzz_targets := head chunked response connection
+
+.PHONY: fuzz $(addprefix fuzz-,$(fuzz_targets))
+fuzz: $(addprefix fuzz-,$(fuzz_targets)) ## Run each fuzz target with libFuzzer for FUZZ_SECONDS (60)
+
+# What is found is kept in fuzz/corpus, which is not committed, and in fuzz/artifacts.
+$(addprefix fuzz-,$(fuzz_targets)): fuzz-%:
+	@cargo +nightly fuzz --version >/dev/null 2>&1 || { \
+		echo 'no cargo-fuzz on a nightly Rust: rustup toolchain install nightly && cargo install cargo-fuzz --locked'; exit 2; }
+	@mkdir -p fuzz/corpus/$*
+	cargo +nightly fuzz run --sanitizer $(call fuzz_sanitizer,$*) $* fuzz/corpus/$* tests/corpus/$* -- \
+		-dict=tests/corpus/tokens.dict -max_len=2048 -timeout=20 -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1
+
 .PHONY: deny
 deny: ## Check licences, advisories and sources of the dependencies
 	@cargo deny --version >/dev/null 2>&1 || { echo 'no cargo-deny: cargo install cargo-deny --locked'; exit 2; }
