@@ -4,8 +4,8 @@ use std::panic::Location;
 use std::time::{Duration, Instant};
 
 use crate::error::{Interrupt, Refusal};
+use crate::hub::Hub;
 use crate::join::JoinHandle;
-use crate::scheduler::Hub;
 use crate::task::{TaskId, Ticket, Wake};
 
 /// Adds a task to the end of the ready queue of the running scheduler.

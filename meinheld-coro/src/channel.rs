@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::error::{Interrupt, Refusal};
-use crate::scheduler::Hub;
+use crate::hub::Hub;
 use crate::task::Ticket;
 
 /// Makes a channel that holds any number of values: sending never waits.

@@ -21,8 +21,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::error::{BoxError, Interrupt, Refusal};
+use crate::hub::Hub;
 use crate::remote::Remote;
-use crate::scheduler::Hub;
 use crate::task::{TaskId, Ticket, Wake};
 
 /// A point at which one task waits for a `T`, and the means to pass it one.

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::error::{Interrupt, JoinError, Refusal};
-use crate::scheduler::Hub;
+use crate::hub::Hub;
 use crate::switch::Job;
 use crate::task::{TaskId, Ticket};
 

@@ -113,8 +113,10 @@
 mod api;
 pub mod channel;
 mod clock;
+mod config;
 mod continuation;
 mod error;
+mod hub;
 mod join;
 mod local;
 mod pool;
@@ -131,11 +133,12 @@ mod timer;
 
 pub use api::{current_task, now, park, sleep, spawn, ticket, without_parking, yield_now};
 pub use clock::Clock;
+pub use config::Config;
 pub use continuation::{Continuation, ResumeError, ResumeRefusal};
 pub use error::{BoxError, Interrupt, JoinError, Refusal, RunError};
 pub use join::JoinHandle;
 pub use local::{StackSpan, TaskLocal, TaskLocalFactory};
-pub use scheduler::{Config, CoroutineCounts, Scheduler, Shutdown};
+pub use scheduler::{CoroutineCounts, Scheduler, Shutdown};
 pub use stack::StackError;
 pub use task::{Suspended, TaskId, Ticket};
 pub use timer::{TimerId, Timers};
