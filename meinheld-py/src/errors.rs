@@ -59,7 +59,10 @@ fn from_refusal(refusal: Refusal) -> PyErr {
     ContinuationError::new_err(match refusal {
         Refusal::NoTask => "cannot suspend here: this code does not run inside a request",
         Refusal::OtherTask => "cannot suspend here: this continuation belongs to another request",
-        Refusal::Forbidden => "cannot suspend here: the request is only being set up",
+        Refusal::Forbidden => {
+            "cannot wait here: inside a callback from a C library or a child greenlet, or while the \
+             request is being set up"
+        }
         _ => "cannot suspend here",
     })
 }

@@ -8,10 +8,13 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use meinheld_core::Exchange;
+use meinheld_coro::without_parking;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
+use crate::gil::attached;
 use crate::thread_bound::ThreadBound;
+use crate::tstate::suspend_refusal;
 
 /// Where a request's exchange is while nobody works with it.
 #[derive(Clone)]
@@ -44,10 +47,14 @@ impl Lane {
         self.slot.exchange.take()
     }
 
-    /// Calls `work` with the exchange; may wait in it.
+    /// Calls `work` with the exchange; may wait in it, where the code that calls may be left: not
+    /// inside a C library's callback, say. There a wait is refused.
     pub(crate) fn work<R>(&self, work: impl FnOnce(&mut Exchange) -> R) -> PyResult<R> {
         let Some(mut exchange) = self.slot.exchange.take() else { return Err(self.refusal()) };
-        let result = work(&mut exchange);
+        let result = match suspend_refusal(attached()) {
+            None => work(&mut exchange),
+            Some(_) => without_parking(|| work(&mut exchange)),
+        };
         self.slot.exchange.set(Some(exchange));
         Ok(result)
     }

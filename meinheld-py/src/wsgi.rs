@@ -83,8 +83,9 @@ impl Wsgi {
         &self.logs
     }
 
+    /// Ends the server; the first reason counts.
     fn end_server(&self, error: PyErr) {
-        *self.fatal.borrow_mut() = Some(error);
+        self.fatal.borrow_mut().get_or_insert(error);
     }
 }
 

@@ -7,6 +7,7 @@ import urllib.request
 import wsgiref.simple_server
 import wsgiref.util
 import wsgiref.validate
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -249,6 +250,40 @@ def test_suspending_in_a_callback_from_c(serve: Callable, path: str) -> None:
     server = serve(CALLBACKS)
     assert get(server.port, path).text == "cannot suspend inside a callback from a C library"
     assert get(server.port, path).text == "cannot suspend inside a callback from a C library"
+
+
+READ_IN_A_CALLBACK = """
+import ctypes
+
+said = []
+
+def app(environ, start_response):
+    def read():
+        try:
+            said.append(repr(environ["wsgi.input"].read(1)))
+        except Exception as error:
+            said.append(f"{type(error).__name__}: {error}")
+    if environ["REQUEST_METHOD"] == "GET":
+        body = said[0] if said else ""
+    else:
+        ctypes.CFUNCTYPE(None)(read)()
+        body = str(len(environ["wsgi.input"].read()))
+    start_response("200 OK", [])
+    return [body.encode()]
+"""
+
+
+def test_a_read_that_would_wait_in_a_callback_is_refused_and_loses_nothing(serve: Callable) -> None:
+    server = serve(READ_IN_A_CALLBACK)
+    with Client(server.port) as client:
+        # A body of this size is not collected before the request begins.
+        client.send_bytes(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
+        deadline = time.monotonic() + 10
+        while not (said := get(server.port, "/").text) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert said.startswith("ContinuationError: cannot wait here: inside a callback from a C")
+        client.send_bytes(b"x" * 100_000)
+        assert client.response().text == "100000"
 
 
 def test_a_request_suspends_again_once_the_callback_is_over(serve: Callable) -> None:

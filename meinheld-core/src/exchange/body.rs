@@ -4,6 +4,7 @@
 
 use std::io::{self, IoSlice, Read};
 
+use meinheld_coro::Interrupt;
 use tempfile::SpooledTempFile;
 
 use super::Exchange;
@@ -70,6 +71,7 @@ impl Exchange {
         self.body = match read {
             Ok(count) if count as u64 == left => RequestBody::Empty,
             Ok(count) => RequestBody::Streaming { left: left - count as u64 },
+            Err(ref error) if is_interrupt(error) => RequestBody::Streaming { left },
             Err(_) => RequestBody::Broken,
         };
         read
@@ -110,6 +112,11 @@ impl Exchange {
         self.expectation = Expectation::None;
         self.send_all(&mut [IoSlice::new(CONTINUE)])
     }
+}
+
+/// Whether it is the wait that failed, and not the client: the body is as it was.
+fn is_interrupt(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<Interrupt>)
 }
 
 impl Read for Exchange {
