@@ -53,6 +53,7 @@ lint: check-test $(VENV)/.test ## Check the format, the style, the lints and the
 	$(VENV)/bin/mypy
 	cargo test --quiet --locked --test tidy
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --quiet --locked --no-deps --workspace --document-private-items
 
 .PHONY: test-rust
 test-rust: check-test $(VENV)/.build ## Run the Rust tests (with cargo-nextest if it is there)

@@ -19,7 +19,7 @@ pub struct Config {
     /// What is exchanged at each switch, if the host keeps state per thread of execution.
     pub locals: Option<Rc<dyn TaskLocalFactory>>,
     /// What wakes the hub when another thread has resumed a task; the default unparks the thread
-    /// that made the scheduler, which is what [`Scheduler::run`] waits for.
+    /// that made the scheduler, which is what [`Scheduler::run`](crate::Scheduler::run) waits for.
     pub waker: Option<Waker>,
 }
 

@@ -120,7 +120,7 @@ impl Scheduler {
         handle.take_result().unwrap_or(Err(JoinError::Taken))
     }
 
-    /// Asks a task to end: it is woken with [`Interrupt::Cancelled`], now if it is parked, at its
+    /// Asks a task to end: it is woken with [`Interrupt::Cancelled`](crate::Interrupt::Cancelled), now if it is parked, at its
     /// next park if not. One that has not begun never will. False if it has ended.
     pub fn cancel(&self, task: TaskId) -> bool {
         self.hub.cancel(task)
@@ -132,7 +132,7 @@ impl Scheduler {
         self.hub.wake(ticket, Wake::Resumed)
     }
 
-    /// The same, with [`Interrupt::Interrupted`].
+    /// The same, with [`Interrupt::Interrupted`](crate::Interrupt::Interrupted).
     pub fn interrupt(&self, ticket: Ticket) -> bool {
         self.hub.wake(ticket, Wake::Interrupted)
     }
@@ -153,7 +153,7 @@ impl Scheduler {
         CoroutineCounts { made: pool.made_count(), idle: pool.idle_count() }
     }
 
-    /// Ends every task: each is woken with [`Interrupt::Cancelled`], up to eight times if it parks
+    /// Ends every task: each is woken with [`Interrupt::Cancelled`](crate::Interrupt::Cancelled), up to eight times if it parks
     /// again. What is parked after that is leaked: its stack may hold frames that cannot be
     /// unwound.
     ///
