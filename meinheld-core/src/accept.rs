@@ -1,14 +1,26 @@
 //! Accepting: in batches, and with patience when the process has run out of descriptors.
 //!
+//! ```text
+//!   no descriptor ──▶ connections idle for a while? close the longest idle, accept
+//!        │ none
+//!        ▼
+//!   pause: the clients wait in the listener's queue ──▶ room again? accept
+//!        │ for longer than PATIENCE
+//!        ▼
+//!   turn them away with 503, by means of the spare descriptor; pause
+//! ```
+//!
 //! A listener that cannot be accepted from would be reported ready again at once, for ever; so its
-//! descriptor is not watched for a moment. The clients wait in the listener's queue meanwhile.
+//! descriptor is not watched while accepting pauses.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use crate::connection::{Connection, ConnectionId, Token};
+use crate::connection::{CloseReason, Connection, ConnectionId, Token};
+use crate::http::{RequestKind, error_response};
 use crate::listener::Listener;
+use crate::seldom::Seldom;
 use crate::shared::Shared;
 use crate::sys::{self, Interest};
 
@@ -18,8 +30,17 @@ const ACCEPTS_MAX: usize = 64;
 /// How long accepting pauses when there are no descriptors, or no room for connections.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// How often a failure is reported at the most.
-const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a connection must have been idle before another one may take its descriptor.
+const IDLE_MIN: Duration = Duration::from_secs(1);
+
+/// How many idle connections make room at a time.
+const EVICTIONS_MAX: usize = 32;
+
+/// How long clients wait in the queue for a descriptor before they are turned away.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How many bytes of a request that is turned away are read at a time.
+const REQUEST_BYTES: usize = 4096;
 
 /// The listeners of a server.
 #[derive(Default)]
@@ -27,7 +48,11 @@ pub(crate) struct Listeners {
     sockets: Vec<Listener>,
     watched: bool,
     paused_until: Option<Instant>,
-    reported: Option<Instant>,
+    /// Since when no client could be accepted for want of descriptors.
+    exhausted_since: Option<Instant>,
+    /// A descriptor to give up when there is no other one left.
+    spare: Option<OwnedFd>,
+    failures: Seldom,
 }
 
 /// What came of accepting.
@@ -53,6 +78,7 @@ impl Listeners {
             return Ok(());
         }
         self.watched = true;
+        self.reserve(shared);
         for (index, listener) in self.sockets.iter().enumerate() {
             let index = u32::try_from(index).expect("descriptors are far fewer");
             let token = Token::Listener(index).into();
@@ -89,6 +115,7 @@ impl Listeners {
     pub(crate) fn close(&mut self, shared: &Shared) {
         self.unwatch(shared);
         self.paused_until = None;
+        self.spare = None;
         self.sockets.clear();
     }
 
@@ -103,33 +130,86 @@ impl Listeners {
             }
             match sys::accept(listener.as_fd()) {
                 Ok((socket, peer)) => {
-                    let connection = Connection::new(socket, peer, listener.shared_address());
+                    let local = listener.shared_address();
+                    let connection = Connection::new(socket, peer, local, shared.now.get());
                     connected.push(shared.connections.borrow_mut().insert(connection));
+                    self.exhausted_since = None;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if is_transient(&error) => {}
+                Err(error) if sys::is_exhaustion(&error) && evict(shared) > 0 => {}
                 Err(error) => {
+                    self.lose_patience(shared, index, &error);
                     self.pause(shared);
-                    return Accepted::Paused(connected, self.due_report(shared, error));
+                    let due = self.failures.is_due(shared.now.get());
+                    return Accepted::Paused(connected, due.then_some(error));
                 }
             }
         }
         Accepted::Connections(connected)
     }
 
+    fn lose_patience(&mut self, shared: &Shared, index: u32, error: &io::Error) {
+        if !sys::is_exhaustion(error) {
+            return;
+        }
+        let now = shared.now.get();
+        if now >= *self.exhausted_since.get_or_insert(now) + PATIENCE {
+            self.turn_away(shared, index);
+        }
+    }
+
+    /// Answers those who wait with 503, so that they need not wait for ever.
+    fn turn_away(&mut self, shared: &Shared, index: u32) {
+        let Some(listener) = self.sockets.get(index as usize) else { return };
+        let mut answer = Vec::new();
+        let kind = RequestKind::Other;
+        error_response(503, kind, &shared.fields.borrow(), &mut answer);
+        drop(self.spare.take());
+        for _ in 0..ACCEPTS_MAX {
+            match sys::accept(listener.as_fd()) {
+                Ok((socket, _)) => dismiss(&socket, &answer),
+                Err(error) if is_transient(&error) => {}
+                Err(_) => break,
+            }
+        }
+        self.reserve(shared);
+    }
+
+    /// Has a spare descriptor again, if there is one to be had.
+    fn reserve(&mut self, shared: &Shared) {
+        if self.spare.is_none() {
+            self.spare = sys::duplicate(shared.epoll.fd()).ok();
+        }
+    }
+
     fn pause(&mut self, shared: &Shared) {
         self.unwatch(shared);
         self.paused_until = Some(shared.now.get() + PAUSE);
     }
+}
 
-    fn due_report(&mut self, shared: &Shared, error: io::Error) -> Option<io::Error> {
-        let now = shared.now.get();
-        let due = self.reported.is_none_or(|last| now >= last + REPORT_INTERVAL);
-        if due {
-            self.reported = Some(now);
-        }
-        due.then_some(error)
+/// Closes the connections that have been idle for the longest; tells how many.
+fn evict(shared: &Shared) -> usize {
+    let Some(until) = shared.now.get().checked_sub(IDLE_MIN) else { return 0 };
+    let idle = shared.connections.borrow().longest_idle(until, EVICTIONS_MAX);
+    let is_silent = |id: &ConnectionId| {
+        shared.with(*id, |connection| !sys::has_input(connection.fd())) == Some(true)
+    };
+    let silent: Vec<_> = idle.into_iter().filter(is_silent).collect();
+    for id in &silent {
+        shared.close(*id, CloseReason::Evicted);
     }
+    silent.len()
+}
+
+/// Answers a client that cannot be served, as far as that is possible at once. Its request is read
+/// first: to close with unread input would reset the connection, and destroy the answer.
+fn dismiss(socket: &OwnedFd, answer: &[u8]) {
+    let mut request = [0; REQUEST_BYTES];
+    let _ = sys::receive(socket.as_raw_fd(), &mut request);
+    // A new connection has room for it, or its client has gone.
+    let _ = sys::send(socket.as_raw_fd(), answer);
 }
 
 /// Whether the error is of the one connection only, which is gone already.

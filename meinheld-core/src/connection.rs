@@ -51,6 +51,8 @@ pub(crate) enum CloseReason {
     Finished,
     /// The peer did not go within the linger time-out.
     LingerExpired,
+    /// It idled, and another one needed its descriptor.
+    Evicted,
     /// The server stops.
     Stopping,
 }
@@ -103,6 +105,8 @@ pub(crate) struct Connection {
     pub(crate) waiter: Option<Waiter>,
     /// Who is suspended, and is to be interrupted when the peer goes.
     pub(crate) departure: Option<Ticket>,
+    /// When it was accepted, or its last request ended.
+    pub(crate) idle_since: Instant,
     /// How many requests have ended on it, by which each is told from those before.
     pub(crate) requests_ended: u32,
     /// Whether it stands in the pending queue.
@@ -120,7 +124,12 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(socket: OwnedFd, peer: Address, local: Arc<Address>) -> Connection {
+    pub(crate) fn new(
+        socket: OwnedFd,
+        peer: Address,
+        local: Arc<Address>,
+        now: Instant,
+    ) -> Connection {
         Connection {
             socket,
             peer: Rc::new(peer),
@@ -130,6 +139,7 @@ impl Connection {
             scanned: 0,
             waiter: None,
             departure: None,
+            idle_since: now,
             requests_ended: 0,
             pending: false,
             watched: false,
@@ -199,6 +209,24 @@ impl Connections {
 
     pub(crate) fn idle_ids(&self) -> Vec<ConnectionId> {
         self.ids_of(Connection::is_idle)
+    }
+
+    /// Up to `count` connections that have been idle since `until` or longer, those that have been
+    /// for the longest.
+    pub(crate) fn longest_idle(&self, until: Instant, count: usize) -> Vec<ConnectionId> {
+        let slots = self.slots.iter().filter(|(_, (_, connection))| {
+            connection.is_idle() && !connection.pending && connection.idle_since <= until
+        });
+        let mut idle: Vec<_> = slots
+            .map(|(index, (generation, connection))| {
+                (connection.idle_since, ConnectionId::new(index, *generation))
+            })
+            .collect();
+        if idle.len() > count {
+            idle.select_nth_unstable_by_key(count, |(since, _)| *since);
+            idle.truncate(count);
+        }
+        idle.into_iter().map(|(_, id)| id).collect()
     }
 
     /// The requests that are suspended, and watch whether their client goes.

@@ -19,6 +19,7 @@ use crate::http::{
     may_complete,
 };
 use crate::input::Input;
+use crate::seldom::Seldom;
 use crate::serve::Incoming;
 use crate::service::{Report, Service};
 use crate::shared::Shared;
@@ -35,6 +36,8 @@ pub(crate) struct Driver<S: Service> {
     pub(crate) shared: Rc<Shared>,
     pub(crate) service: S,
     pub(crate) scheduler: Scheduler,
+    /// The reports of requests that there is no coroutine for.
+    pub(crate) overloads: Seldom,
     /// The head that was parsed last.
     pub(crate) index: RefCell<HeadIndex>,
 }
@@ -100,7 +103,8 @@ enum Sought {
 impl<S: Service> Driver<S> {
     pub(crate) fn new(shared: Shared, service: S, scheduler: Scheduler) -> Driver<S> {
         let index = RefCell::new(HeadIndex::new());
-        Driver { shared: Rc::new(shared), service, scheduler, index }
+        let overloads = Seldom::default();
+        Driver { shared: Rc::new(shared), service, scheduler, overloads, index }
     }
 
     /// Handles an event on a connection.

@@ -36,6 +36,7 @@ mod handler;
 pub mod http;
 mod input;
 mod listener;
+mod seldom;
 mod serve;
 mod server;
 mod service;

@@ -40,7 +40,9 @@ impl<S: Service> Driver<S> {
         let kind = incoming.facts.kind;
         let driver = Rc::clone(self);
         if let Err(error) = self.scheduler.start(move || driver.serve(id, incoming)) {
-            self.service.report(&Report::NoCoroutine { error: &error });
+            if self.overloads.is_due(self.shared.now.get()) {
+                self.service.report(&Report::NoCoroutine { error: &error });
+            }
             self.shared.refuse(id, 503, kind);
         }
     }
@@ -121,6 +123,7 @@ impl<S: Service> Driver<S> {
         }
         let unread = self.shared.with(id, |connection| {
             connection.phase = Phase::Head;
+            connection.idle_since = self.shared.now.get();
             connection.has_unread()
         });
         self.shared.arm(id, self.shared.now.get() + self.shared.config.keep_alive_timeout);

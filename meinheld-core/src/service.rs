@@ -73,12 +73,14 @@ pub enum Report<'a> {
         /// What was wrong.
         reason: &'a dyn fmt::Display,
     },
-    /// No connection could be accepted; accepting pauses for a moment. Told once a second at most.
+    /// No connection could be accepted; accepting pauses for a moment. Told every ten seconds
+    /// at most.
     AcceptFailed {
         /// What the system said.
         error: &'a io::Error,
     },
-    /// No coroutine could be had for a request, which was answered 503.
+    /// No coroutine could be had for a request, which was answered 503. Told every ten seconds at
+    /// most.
     NoCoroutine {
         /// Why.
         error: &'a StackError,

@@ -84,6 +84,11 @@ impl Epoll {
         Ok(())
     }
 
+    /// The descriptor of this instance.
+    pub(crate) fn fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+
     /// Stops watching a descriptor; closing it does the same.
     pub(crate) fn remove(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
         let none = std::ptr::null_mut();

@@ -28,6 +28,11 @@ pub(crate) const EADDRINUSE: i32 = libc::EADDRINUSE;
 /// The error of a family of addresses that this system does not have.
 pub(crate) const EAFNOSUPPORT: i32 = libc::EAFNOSUPPORT;
 
+/// Whether the process, or the system, has no descriptor left.
+pub(crate) fn is_exhaustion(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
+
 /// Calls a libc function that answers -1 on failure; its result as an `io::Result`.
 macro_rules! syscall {
     ($function:ident($($argument:expr),* $(,)?)) => {{
