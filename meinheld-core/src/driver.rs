@@ -476,7 +476,11 @@ impl<S: Service> Driver<S> {
 
     fn after_discarding(&self, id: ConnectionId, received: &io::Result<Received>) -> Step {
         match received {
-            Ok(Received::Some | Received::Drained) => Step::Again,
+            // A peer that goes on sending has no more than one receive a turn: nobody waits for this.
+            Ok(Received::Some | Received::Drained) => {
+                self.shared.queue(id);
+                Step::Wait
+            }
             Ok(Received::Nothing) => self.watch(id),
             Ok(Received::End) => self.close(id, CloseReason::PeerClosed),
             Err(_) => self.close(id, CloseReason::SocketError),
