@@ -63,6 +63,27 @@ fn requests_in_flight_finish_and_say_that_they_are_the_last() {
 }
 
 #[test]
+fn what_has_arrived_before_the_stop_is_answered() {
+    for _ in 0..20 {
+        let server = serve(Config::default(), echo);
+        let mut kept: Vec<_> = (0..20).map(|_| server.connect()).collect();
+        for client in &mut kept {
+            client.get("/");
+        }
+        let mut waiting: Vec<_> = (0..100).map(|_| server.connect()).collect();
+        for client in kept.iter_mut().chain(&mut waiting) {
+            client.send(GET);
+        }
+        server.handle.stop(None);
+        for client in kept.iter_mut().chain(&mut waiting) {
+            assert_eq!(client.response().status, 200);
+            client.expect_end();
+        }
+        assert_eq!(server.join(), Stopped::default());
+    }
+}
+
+#[test]
 fn a_body_in_flight_is_still_collected() {
     let server = serve(Config::default(), echo);
     let mut client = server.connect();

@@ -39,6 +39,12 @@ const EVENTS_MAX: usize = 512;
 /// How many pending connections are gone on with in one turn.
 const PENDING_MAX: usize = 256;
 
+/// How many time-outs are handled in one turn.
+const EXPIRED_MAX: usize = 256;
+
+/// How many times what waits to be accepted is accepted at the end, in batches.
+const LAST_BATCHES_MAX: usize = 64;
+
 /// How long requests in flight may take to end after SIGINT or SIGTERM.
 const TERMINATION_GRACE: Duration = Duration::from_secs(30);
 
@@ -233,9 +239,7 @@ impl<S: Service> Server<S> {
                 self.dispatch(event);
             }
         }
-        while let Some(id) = driver.shared.pop_expired() {
-            driver.expire(id);
-        }
+        self.expire();
         self.listeners.borrow_mut().resume(&driver.shared);
         driver.scheduler.advance(driver.shared.now.get());
         driver.scheduler.run_ready();
@@ -245,6 +249,16 @@ impl<S: Service> Server<S> {
         }
         self.take_stop_request();
         Ok(())
+    }
+
+    /// Handles what took too long. What is left over keeps the next turn from waiting.
+    fn expire(&self) {
+        for _ in 0..EXPIRED_MAX {
+            match self.driver.shared.pop_expired() {
+                Some(id) => self.driver.expire(id),
+                None => return,
+            }
+        }
     }
 
     /// Polls; waits if there is nothing to do at all.
@@ -275,25 +289,42 @@ impl<S: Service> Server<S> {
     fn dispatch(&self, event: Event) {
         match Token::from(event.token) {
             Token::Connection(id) => self.driver.handle_event(id, event),
-            Token::Listener(index) => self.accept(index),
+            Token::Listener(index) => drop(self.accept(index)),
             Token::Bell => self.bell.silence(),
             Token::Signals => self.take_signals(),
         }
     }
 
-    fn accept(&self, index: u32) {
+    /// Accepts a batch; tells whether there may be more.
+    fn accept(&self, index: u32) -> bool {
         let accepted = self.listeners.borrow_mut().accept(&self.driver.shared, index);
-        let connected = match accepted {
-            Accepted::Connections(connected) => connected,
+        let (connected, more) = match accepted {
+            Accepted::Connections(connected) => {
+                let more = !connected.is_empty();
+                (connected, more)
+            }
             Accepted::Paused(connected, error) => {
                 if let Some(error) = error {
                     self.driver.service.report(&Report::AcceptFailed { error: &error });
                 }
-                connected
+                (connected, false)
             }
         };
         for id in connected {
             self.driver.advance(id);
+        }
+        more
+    }
+
+    /// Accepts those who wait in the queues of the listeners, which would be reset with them.
+    fn accept_last(&self) {
+        let count = self.listeners.borrow().iter().count();
+        for index in (0..count).filter_map(|index| u32::try_from(index).ok()) {
+            for _ in 0..LAST_BATCHES_MAX {
+                if !self.accept(index) {
+                    break;
+                }
+            }
         }
     }
 
@@ -341,9 +372,23 @@ impl<S: Service> Server<S> {
         let deadline = grace.and_then(|grace| shared.now.get().checked_add(grace));
         self.stop.set(Stop::Draining(deadline));
         if !shared.stopping.replace(true) {
+            if grace != Some(Duration::ZERO) {
+                self.accept_last();
+            }
             self.listeners.borrow_mut().close(shared);
-            let idle = shared.connections.borrow().idle_ids();
-            for id in idle {
+            self.close_idle();
+        }
+    }
+
+    /// Closes the connections on which nothing is asked. What has come since the last turn is known
+    /// to the system alone, and is still to be answered.
+    fn close_idle(&self) {
+        let shared = &self.driver.shared;
+        let idle = shared.connections.borrow().idle_ids();
+        for id in idle {
+            if shared.with(id, |connection| sys::has_input(connection.fd())) == Some(true) {
+                shared.queue(id);
+            } else {
                 shared.close(id, CloseReason::Stopping);
             }
         }
