@@ -68,6 +68,10 @@ test-rust: check-test $(VENV)/.build ## Run the Rust tests (with cargo-nextest i
 test-python: check-test $(VENV)/.installed $(VENV)/.test ## Run the Python tests against the built wheel
 	$(VENV)/bin/python -m pytest
 
+.PHONY: soak
+soak: $(VENV)/.installed ## Fire at a server: slow clients, floods, aborts (SOAK_SECONDS=10 scales)
+	$(VENV)/bin/python tests/soak $(SOAK)
+
 .PHONY: wheel
 wheel: $(VENV)/.wheel ## Build the wheel into dist/
 	@mkdir -p dist && cp $(VENV)/wheel/*.whl dist/ && ls dist/*.whl
