@@ -122,7 +122,6 @@ def _many(target: Target, count: int) -> tuple[int, int]:
             peer.sendall(last)
             peer.shutdown(socket.SHUT_WR)
             answered += rest_of(peer).count(b"HTTP/1.1 ")
-        # A body that is cut off has no answer: there is nobody to complain to.
         sent += 3 * len(ROUND) + 1
         number += 1
     return sent, answered
