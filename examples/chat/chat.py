@@ -170,7 +170,10 @@ def continuation():
 
 
 def json_body() -> dict:
-    body = flask.request.get_json()
+    try:
+        body = flask.request.get_json()
+    except RecursionError:
+        raise rooms.BadInput("The body is nested too deeply.") from None
     if not isinstance(body, dict):
         raise rooms.BadInput("The body must be a JSON object.")
     return body
@@ -232,9 +235,9 @@ def main() -> None:
     try:
         server.listen((host, port))
     except OSError as error:
-        sys.exit(f"The chat cannot listen on {bind}: {error}")
+        sys.exit(f"The chat cannot listen on {bind}: {error.strerror or error}")
     print(f"Chat is at http://{bind}/ (Ctrl-C ends it)", flush=True)
-    server.run(app)
+    server.run(app, silent=True)
 
 
 def address(bind: str) -> tuple[str, int]:

@@ -40,7 +40,7 @@ pub(crate) struct ConnectionId {
 
 /// Why a connection is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum CloseReason {
+pub enum CloseReason {
     /// The peer has closed it.
     PeerClosed,
     /// The system reported an error on it.
@@ -55,6 +55,11 @@ pub(crate) enum CloseReason {
     Evicted,
     /// The server stops.
     Stopping,
+}
+
+impl CloseReason {
+    /// How many reasons there are.
+    pub(crate) const COUNT: usize = CloseReason::Stopping as usize + 1;
 }
 
 /// Where a connection stands; see the picture above.

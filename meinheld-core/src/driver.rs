@@ -286,7 +286,7 @@ impl<S: Service> Driver<S> {
             begins || connection.deadline.is_none()
         });
         if untimed == Some(true) {
-            self.shared.arm(id, self.shared.now.get() + self.shared.config.head_timeout);
+            self.shared.arm_in(id, self.shared.config.head_timeout);
         }
         self.watch(id)
     }
@@ -365,7 +365,7 @@ impl<S: Service> Driver<S> {
             connection.scanned = 0;
             connection.fd()
         });
-        self.shared.arm(id, self.shared.now.get() + self.shared.config.body_timeout);
+        self.shared.arm_in(id, self.shared.config.body_timeout);
         if let (Some(fd), Expectation::Waiting) = (fd, expectation) {
             self.ask_for_body(id, fd);
         }
@@ -398,7 +398,7 @@ impl<S: Service> Driver<S> {
     }
 
     fn collect_from(self: &Rc<Self>, id: ConnectionId, input: &mut Input) -> Step {
-        self.shared.arm(id, self.shared.now.get() + self.shared.config.body_timeout);
+        self.shared.arm_in(id, self.shared.config.body_timeout);
         let taken = self.shared.with(id, Connection::take_collection);
         let Some(Some(mut collection)) = taken else { return Step::Wait };
         match collection.take(input.unread()) {

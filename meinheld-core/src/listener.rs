@@ -5,7 +5,6 @@ use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -103,8 +102,8 @@ impl Listener {
         Ok(Listener { socket, address, owned_path: Some(owned_path) })
     }
 
-    /// Takes over a listening socket that this process has inherited; the descriptor is owned from
-    /// then on.
+    /// Listens on a socket that this process has inherited, by a descriptor of its own: the caller
+    /// may close the one given. The socket is made non-blocking.
     ///
     /// # Errors
     /// When the descriptor is not open, no socket, or not listening.
@@ -152,18 +151,16 @@ fn remove_stale(path: &Path) -> io::Result<()> {
         let message = "a file that is no socket is in the way";
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
     }
-    match UnixStream::connect(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            std::fs::remove_file(path)
-        }
-        Err(error) => Err(error),
-        Ok(_) => Err(io::Error::from_raw_os_error(sys::EADDRINUSE)),
+    if sys::is_listened_on(path)? {
+        return Err(io::Error::from_raw_os_error(sys::EADDRINUSE));
     }
+    std::fs::remove_file(path)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::net::UnixStream;
 
     #[test]
     fn a_port_in_use_is_an_error_that_names_the_address() {

@@ -106,7 +106,7 @@ impl<S: Service> Driver<S> {
             }
             Conclusion::Keep { unread } => {
                 self.shared.with(id, |connection| connection.phase = Phase::Discarding(unread));
-                self.shared.arm(id, self.shared.now.get() + self.shared.config.linger_timeout);
+                self.shared.arm_in(id, self.shared.config.linger_timeout);
                 self.shared.queue(id);
             }
             Conclusion::Close => self.finish(id, CloseReason::Finished),
@@ -126,7 +126,7 @@ impl<S: Service> Driver<S> {
             connection.idle_since = self.shared.now.get();
             connection.has_unread()
         });
-        self.shared.arm(id, self.shared.now.get() + self.shared.config.keep_alive_timeout);
+        self.shared.arm_in(id, self.shared.config.keep_alive_timeout);
         if unread == Some(true) {
             self.shared.queue(id);
         } else if self.shared.watch(id).is_err() {

@@ -179,6 +179,11 @@ impl<S: Service> Server<S> {
         self.driver.shared.connections.borrow().len()
     }
 
+    /// How many connections have been closed for this reason.
+    pub fn closed_count(&self, reason: CloseReason) -> u64 {
+        self.driver.shared.closed.borrow()[reason as usize]
+    }
+
     /// The suspended requests, longest first.
     pub fn suspended(&self) -> Vec<Suspended> {
         self.driver.scheduler.suspended()

@@ -31,6 +31,8 @@ pub(crate) struct Shared {
     /// The time of this turn.
     pub(crate) now: Cell<Instant>,
     pub(crate) stopping: Cell<bool>,
+    /// How many connections were closed for each reason.
+    pub(crate) closed: RefCell<[u64; CloseReason::COUNT]>,
     unix_seconds: Cell<u64>,
 }
 
@@ -46,6 +48,7 @@ impl Shared {
             pending: RefCell::default(),
             now: Cell::new(Instant::now()),
             stopping: Cell::new(false),
+            closed: RefCell::default(),
             unix_seconds: Cell::new(0),
         };
         shared.begin_turn();
@@ -109,8 +112,17 @@ impl Shared {
         Ok(())
     }
 
+    /// Sets for how long a connection that no request runs on may wait. A time-out beyond what the
+    /// clock can tell is none.
+    pub(crate) fn arm_in(&self, id: ConnectionId, timeout: Duration) {
+        match self.now.get().checked_add(timeout) {
+            Some(deadline) => self.arm(id, deadline),
+            None => drop(self.with(id, |connection| connection.deadline = None)),
+        }
+    }
+
     /// Sets what a connection that no request runs on waits for, at the longest until `deadline`.
-    pub(crate) fn arm(&self, id: ConnectionId, deadline: Instant) {
+    fn arm(&self, id: ConnectionId, deadline: Instant) {
         let mut connections = self.connections.borrow_mut();
         let Some(connection) = connections.entry(id) else { return };
         connection.deadline = Some(deadline);
@@ -166,9 +178,10 @@ impl Shared {
     }
 
     /// Closes a connection now.
-    pub(crate) fn close(&self, id: ConnectionId, _reason: CloseReason) {
+    pub(crate) fn close(&self, id: ConnectionId, reason: CloseReason) {
         let removed = self.connections.borrow_mut().remove(id);
         let Some(mut connection) = removed else { return };
+        self.closed.borrow_mut()[reason as usize] += 1;
         if let Some((timer, _)) = connection.timer {
             self.timers.borrow_mut().cancel(timer);
         }
@@ -190,7 +203,7 @@ impl Shared {
             connection.input = Input::default();
         });
         if lingering.is_some() {
-            self.arm(id, self.now.get() + self.config.linger_timeout);
+            self.arm_in(id, self.config.linger_timeout);
             self.flush(id);
         }
     }

@@ -16,6 +16,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
 use crate::errors::{ContinuationError, from_interrupt};
+use crate::fork::is_child;
 use crate::thread_bound::ThreadBound;
 use crate::tstate::{Location, location, suspend_refusal};
 
@@ -59,6 +60,10 @@ impl PyContinuation {
     #[pyo3(signature = (timeout=None))]
     fn suspend(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
         let timeout = timeout.map(duration_of).transpose()?.flatten();
+        if is_child() {
+            let message = "cannot suspend here: this process was forked by the request";
+            return Err(ContinuationError::new_err(message));
+        }
         if let Some(refusal) = suspend_refusal(py) {
             return Err(ContinuationError::new_err(refusal.to_string()));
         }

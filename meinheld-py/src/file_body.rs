@@ -34,7 +34,9 @@ pub(crate) fn file_body(object: &Bound<'_, PyAny>) -> PyResult<Option<FileBody>>
     let fd: i32 = object.call_method0(intern!(py, "fileno"))?.extract()?;
     // A copy of the descriptor, since the application may close its own while this waits.
     let file = duplicate_file(fd)?;
-    if !file.metadata()?.is_file() {
+    // A file of no length may be one that the kernel makes up as it is read (/proc).
+    let metadata = file.metadata()?;
+    if !metadata.is_file() || metadata.len() == 0 {
         return Ok(None);
     }
     object.call_method0(intern!(py, "flush"))?;

@@ -14,6 +14,7 @@ mod environ;
 mod errors;
 mod file_body;
 mod file_wrapper;
+mod fork;
 #[allow(unsafe_code)] // the token of the loop's thread; giving the GIL up around its wait
 mod gil;
 mod input;
@@ -41,6 +42,8 @@ mod _meinheld {
     use crate::errors::{ClientDisconnected, ContinuationError, Stopped, timeout};
     #[pymodule_export]
     use crate::file_wrapper::FileWrapper;
+    #[pymodule_export]
+    use crate::fork::note_fork;
     #[pymodule_export]
     use crate::server::{addresses, interrupt, listen, run, stop, terminate};
     #[pymodule_export]

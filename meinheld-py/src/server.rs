@@ -11,12 +11,13 @@ use std::time::Duration;
 use meinheld_core::{
     Address, Config, Handle, Listener, Server, SignalPipe, raise_descriptor_limit,
 };
-use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList, PyString};
+use pyo3::types::{PyBytes, PyInt, PyList, PyString, PyTuple};
 
 use crate::continuation::duration_of;
 use crate::errors::from_listen;
+use crate::fork;
 use crate::thread_bound::drop_orphans;
 use crate::tstate::STACK_BYTES;
 use crate::wsgi::Wsgi;
@@ -26,6 +27,24 @@ struct State {
     config: Config,
     listeners: Vec<Listener>,
     running: Option<Handle>,
+    /// A signal's stop that came before the server ran.
+    early: Option<Stop>,
+}
+
+/// How a signal stops the server.
+#[derive(Clone, Copy)]
+struct Stop {
+    grace: Option<Duration>,
+    end_suspended: bool,
+}
+
+impl Stop {
+    fn apply(self, handle: &Handle) {
+        if self.end_suspended {
+            handle.end_suspended();
+        }
+        handle.stop(self.grace);
+    }
 }
 
 static STATE: Mutex<Option<State>> = Mutex::new(None);
@@ -43,6 +62,7 @@ fn with_state<R>(use_it: impl FnOnce(&mut State) -> R) -> R {
         config: Config { stack_bytes: STACK_BYTES, ..Config::default() },
         listeners: Vec::new(),
         running: None,
+        early: None,
     }))
 }
 
@@ -75,15 +95,23 @@ pub(crate) fn listen(
     Ok(())
 }
 
-/// The items of a list, or the one thing that is no list.
+/// The items of a list, or of a tuple that is no address itself; or the one thing.
 fn each<'py>(items: Option<&Bound<'py, PyAny>>) -> Vec<Bound<'py, PyAny>> {
-    match items {
-        None => Vec::new(),
-        Some(items) => match items.cast::<PyList>() {
-            Ok(list) => list.iter().collect(),
-            Err(_) => vec![items.clone()],
-        },
+    let Some(items) = items else { return Vec::new() };
+    if let Ok(list) = items.cast::<PyList>() {
+        return list.iter().collect();
     }
+    match items.cast::<PyTuple>() {
+        Ok(tuple) if is_several(tuple) => tuple.iter().collect(),
+        _ => vec![items.clone()],
+    }
+}
+
+/// Whether it is a tuple of addresses or of descriptors, and not a (host, port).
+fn is_several(tuple: &Bound<'_, PyTuple>) -> bool {
+    tuple
+        .get_item(0)
+        .is_ok_and(|first| first.is_instance_of::<PyTuple>() || first.is_instance_of::<PyInt>())
 }
 
 fn listen_on(address: &Bound<'_, PyAny>, backlog: i32) -> PyResult<Vec<Listener>> {
@@ -126,9 +154,13 @@ pub(crate) fn addresses(py: Python<'_>) -> PyResult<Vec<Bound<'_, PyAny>>> {
 /// Serves `app` on what is listened on, until it is stopped.
 #[pyfunction]
 pub(crate) fn run(py: Python<'_>, app: Py<PyAny>) -> PyResult<()> {
+    if !app.bind(py).is_callable() {
+        return Err(not_a(app.bind(py), "app", "a WSGI application, which is a callable"));
+    }
     let (config, listeners) = take_prepared()?;
+    fork::forget();
     let served = serve(py, app, config, listeners);
-    with_state(|state| state.running = None);
+    with_state(|state| (state.running, state.early) = (None, None));
     served
 }
 
@@ -150,7 +182,13 @@ fn serve(py: Python<'_>, app: Py<PyAny>, config: Config, listeners: Vec<Listener
     for listener in listeners {
         server.listen(listener);
     }
-    with_state(|state| state.running = Some(server.handle()));
+    let early = with_state(|state| {
+        state.running = Some(server.handle());
+        state.early.take()
+    });
+    if let Some(stop) = early {
+        stop.apply(&server.handle());
+    }
     let wakeup = WakeupDescriptor::install(py, &server)?;
     let stopped = server.run();
     drop_orphans();
@@ -211,22 +249,29 @@ pub(crate) fn stop(timeout: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
 
 /// What SIGTERM does: requests have this time to end, even if it is none.
 #[pyfunction]
-pub(crate) fn terminate(seconds: f64) -> PyResult<()> {
-    end(seconds, |_| ())
+pub(crate) fn terminate(seconds: f64) {
+    end(Stop { grace: grace(seconds), end_suspended: false });
 }
 
 /// What SIGINT does: requests that are suspended end at once, others have this time.
 #[pyfunction]
-pub(crate) fn interrupt(seconds: f64) -> PyResult<()> {
-    end(seconds, Handle::end_suspended)
+pub(crate) fn interrupt(seconds: f64) {
+    end(Stop { grace: grace(seconds), end_suspended: true });
 }
 
-fn end(seconds: f64, before: impl FnOnce(&Handle)) -> PyResult<()> {
-    let grace = Duration::try_from_secs_f64(seconds)
-        .map_err(|error| PyValueError::new_err(error.to_string()))?;
-    if let Some(handle) = with_state(|state| state.running.clone()) {
-        before(&handle);
-        handle.stop(Some(grace));
+/// More seconds than a duration can hold are without limit.
+fn grace(seconds: f64) -> Option<Duration> {
+    Duration::try_from_secs_f64(seconds.max(0.0)).ok()
+}
+
+fn end(stop: Stop) {
+    let running = with_state(|state| {
+        if state.running.is_none() {
+            state.early = Some(stop);
+        }
+        state.running.clone()
+    });
+    if let Some(handle) = running {
+        stop.apply(&handle);
     }
-    Ok(())
 }

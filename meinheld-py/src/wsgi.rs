@@ -29,6 +29,7 @@ use crate::environ::Environs;
 use crate::errors::{ClientDisconnected, Stopped, from_io, timeout};
 use crate::file_body::file_body;
 use crate::file_wrapper::FileWrapper;
+use crate::fork::leave_if_child;
 use crate::gil;
 use crate::input::Input;
 use crate::lane::Lane;
@@ -133,6 +134,7 @@ impl Service for Wsgi {
     }
 
     fn turn(&self) -> ControlFlow<()> {
+        leave_if_child(gil::attached(), None);
         drop_orphans();
         if let Err(error) = gil::check_signals(gil::attached()) {
             self.end_server(error);
@@ -230,7 +232,9 @@ impl<'py> Call<'_, 'py> {
         environ.set_item(intern!(py, "meinheld.client"), client)?;
         let start_response = StartResponse::new(self.lane.clone(), Rc::clone(&self.started));
         let start_response = Bound::new(py, start_response)?;
-        let body = self.wsgi.application.bind(py).call1((environ, start_response))?;
+        let body = self.wsgi.application.bind(py).call1((environ, start_response));
+        leave_if_child(py, body.as_ref().err());
+        let body = body?;
         let sent = self.send(&body);
         let closed = close(&body);
         match (sent, closed) {
@@ -257,6 +261,7 @@ impl<'py> Call<'_, 'py> {
 
     fn send_pieces(&self, body: &Bound<'py, PyAny>) -> PyResult<()> {
         for piece in body.try_iter().map_err(|error| iteration_error(body, error))? {
+            leave_if_child(self.py, piece.as_ref().err());
             let piece = piece?;
             let bytes = body_bytes(&piece)?.as_bytes();
             if !bytes.is_empty() {

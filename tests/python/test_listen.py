@@ -81,6 +81,7 @@ ADDRESSES = {
     "str path": 'server.listen("a.sock")',
     "bytes path": 'server.listen(b"b.sock")',
     "path that is not UTF-8": 'server.listen(b"\\xff.sock")',
+    "tuple of several": 'server.listen((("127.0.0.1", 0), "e.sock"))',
     "list": 'server.listen([("127.0.0.1", 0), ("::1", 0), "c.sock", b"d.sock"])',
 }
 
@@ -309,3 +310,59 @@ def test_unix_socket_has_no_length_to_hide(tmp_path: Path) -> None:
     for left in os.listdir(directory):
         os.unlink(f"{directory}/{left}")
     os.rmdir(directory)
+
+
+def test_run_needs_a_callable(tmp_path: Path) -> None:
+    """Said before anything is served."""
+    program = """
+    server.listen(("127.0.0.1", 0))
+    assert "app is 42" in str(raises(TypeError, server.run, 42))
+    """
+    run(tmp_path, program)
+
+
+def test_an_inherited_descriptor_stays_the_callers(tmp_path: Path) -> None:
+    """The server closes its own copy, at the end and when listening fails."""
+    program = """
+    mine = socket.create_server(("127.0.0.1", 0))
+    raises(OSError, server.listen, socket_fd=[mine.fileno(), 999])
+    assert mine.getsockname()[1] > 0
+    server.listen(socket_fd=[mine.fileno(), mine.fileno()])
+    serve(lambda: ask(mine.getsockname()))
+    assert mine.getsockname()[1] > 0
+    mine.close()
+    """
+    run(tmp_path, program)
+
+
+def test_a_unix_socket_whose_queue_is_full_is_in_use(tmp_path: Path) -> None:
+    """Finding that out does not wait for a place in the queue."""
+    program = """
+    busy = socket.socket(socket.AF_UNIX)
+    busy.bind("busy.sock")
+    busy.listen(0)
+    waiting = socket.socket(socket.AF_UNIX)
+    waiting.connect("busy.sock")
+    assert raises(OSError, server.listen, "busy.sock").errno == errno.EADDRINUSE
+    waiting.close()
+    busy.close()
+    """
+    run(tmp_path, program)
+
+
+def test_a_time_out_beyond_the_clock_is_none(tmp_path: Path) -> None:
+    """The greatest keepalive that is taken keeps a connection, and the server."""
+    program = """
+    server.set_keepalive(2**64 - 1)
+    server.set_graceful_timeout(1e300)
+    server.listen(("127.0.0.1", 0))
+    def work():
+        connection = http.client.HTTPConnection(*server_address, timeout=5)
+        for _ in range(2):
+            connection.request("GET", "/")
+            assert connection.getresponse().read() == str(server_address[1]).encode()
+        connection.close()
+    server_address = server.addresses()[0]
+    serve(work)
+    """
+    run(tmp_path, program)

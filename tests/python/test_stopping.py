@@ -527,3 +527,35 @@ server.run(app)
     assert get(port, "/nested").text == "the server runs already"
     running.signal(signal.SIGTERM)
     assert running.status() == 0
+
+
+ON_A_DAEMON_THREAD = """
+import threading, time, urllib.request, socket
+from meinheld import middleware, server
+
+parked = threading.Event()
+
+def app(environ, start_response):
+    try:
+        parked.set()
+        environ["meinheld.continuation"].suspend()
+    finally:
+        print("cleaned up", flush=True)
+
+server.listen(("127.0.0.1", 0))
+port = server.addresses()[0][1]
+application = middleware.SpawnMiddleware(app)
+threading.Thread(target=server.run, args=(application,), daemon=True).start()
+client = socket.create_connection(("127.0.0.1", port))
+client.sendall(b"GET / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
+assert parked.wait(10)
+"""
+
+
+def test_a_server_on_a_daemon_thread_cleans_up_when_the_program_ends(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(ON_A_DAEMON_THREAD)
+    done = subprocess.run(
+        [sys.executable, str(program)], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "cleaned up\n"), done.stderr

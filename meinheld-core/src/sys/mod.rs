@@ -18,8 +18,8 @@ pub(crate) use epoll::{Bell, Epoll, Event, Events, Interest};
 pub(crate) use file::{duplicate, raise_descriptor_limit, send_file};
 pub use signal::SignalPipe;
 pub(crate) use socket::{
-    Inherited, accept, bind_tcp, bind_unix, has_input, inherit, local_address, peer_has_closed,
-    receive, receive_into, send, send_vectored, shutdown_write,
+    Inherited, accept, bind_tcp, bind_unix, has_input, inherit, is_listened_on, local_address,
+    peer_has_closed, receive, receive_into, send, send_vectored, shutdown_write,
 };
 
 /// The error of an address that somebody else listens on.

@@ -41,24 +41,32 @@ pub(crate) fn bind_unix(path: &Path, backlog: i32) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Takes over a listening socket.
+/// Makes a descriptor of one's own for a listening socket, which it makes non-blocking.
 ///
 /// # Errors
 /// EBADF, ENOTSOCK, or EINVAL when it does not listen.
 pub(crate) fn inherit(fd: RawFd) -> io::Result<Inherited> {
-    let flags = syscall!(fcntl(fd, libc::F_GETFD))?;
-    let listens = int_option(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN)?;
+    let socket = super::duplicate(fd)?;
+    let listens = int_option(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_ACCEPTCONN)?;
     if listens == 0 {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "the socket is not listening"));
     }
-    let address = local_address(fd)?;
-    syscall!(fcntl(fd, libc::F_SETFD, flags | libc::FD_CLOEXEC))?;
-    let status = syscall!(fcntl(fd, libc::F_GETFL))?;
-    syscall!(fcntl(fd, libc::F_SETFL, status | libc::O_NONBLOCK))?;
-    // SAFETY: the descriptor is open (the calls above would have failed), and the caller hands its
-    // ownership over.
-    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    let address = local_address(socket.as_raw_fd())?;
+    let status = syscall!(fcntl(socket.as_raw_fd(), libc::F_GETFL))?;
+    syscall!(fcntl(socket.as_raw_fd(), libc::F_SETFL, status | libc::O_NONBLOCK))?;
     Ok(Inherited { socket, address })
+}
+
+/// Whether anybody listens on a unix socket's file; does not wait for a place in a full queue.
+pub(crate) fn is_listened_on(path: &Path) -> io::Result<bool> {
+    let probe = open(libc::AF_UNIX)?;
+    let address = RawAddress::from_path(path)?;
+    match syscall!(connect(probe.as_raw_fd(), address.as_ptr(), address.length)) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// The address that a socket is bound to.

@@ -10,10 +10,14 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import signal
+import sys
 import threading
+import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -58,14 +62,20 @@ __all__ = [
     "set_max_content_length",
     "shutdown",
     "stop",
+    "stopping_signals",
     "timeout",
 ]
 
 _graceful_timeout = 30.0
 
+# How long a server on another thread has to end when the program does.
+_EXIT_SECONDS = 5.0
+
 
 def set_graceful_timeout(seconds: float) -> None:
     """Set how many seconds requests in flight have to end after SIGTERM or SIGINT."""
+    if not isinstance(seconds, int | float):
+        raise TypeError(f"graceful_timeout is {seconds!r} and must be a number of seconds")
     if not 0 <= seconds < float("inf"):
         raise ValueError(f"graceful_timeout is {seconds} and must be zero or more seconds")
     global _graceful_timeout
@@ -87,17 +97,22 @@ def run(app: WSGIApplication, silent: Any = 0) -> None:
 
     On the main thread SIGTERM stops it gracefully; so does SIGINT, which ends suspended requests
     at once and raises KeyboardInterrupt afterwards unless `silent`. The second signal ends what is
-    left. Handlers of the program's own are left alone.
+    left. Handlers of the program's own are left alone. On another thread the server stops when the
+    program ends.
     """
-    with _stopping_signals() as interrupted:
+    with stopping_signals() as interrupted, _stopping_at_exit():
         _meinheld.run(app)
     if interrupted and not silent:
         raise KeyboardInterrupt
 
 
 @contextmanager
-def _stopping_signals() -> Iterator[list[int]]:
-    """Have signals that would end the process stop the server; yield the SIGINTs that came."""
+def stopping_signals() -> Iterator[list[int]]:
+    """Have signals that would end the process stop the server; yield the SIGINTs that came.
+
+    `run` does this itself. A program that must not be killed between its last word before `run` and
+    `run` does it around both.
+    """
     interrupted: list[int] = []
     seen: list[int] = []
 
@@ -123,3 +138,43 @@ def _stopping_signals() -> Iterator[list[int]]:
     finally:
         for number, handler in replaced.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _stopping_at_exit() -> Iterator[None]:
+    """Stop a server on a daemon thread when the program ends, so that `finally` blocks run."""
+    if threading.current_thread() is threading.main_thread():
+        yield
+        return
+    ended = threading.Event()
+
+    def stop_and_wait() -> None:
+        _meinheld.interrupt(0.0)
+        ended.wait(_EXIT_SECONDS)
+
+    atexit.register(stop_and_wait)
+    try:
+        yield
+    finally:
+        ended.set()
+        atexit.unregister(stop_and_wait)
+
+
+def _leave_forked_child(raised: BaseException | None) -> None:
+    """End a process that a request has forked and that came back out of the application.
+
+    The connections and the loop are the parent's: nothing may be sent, closed or waited for.
+    """
+    code = 0
+    if isinstance(raised, SystemExit):
+        code = raised.code if isinstance(raised.code, int) else int(raised.code is not None)
+    elif raised is not None:
+        traceback.print_exception(raised)
+        code = 1
+    with suppress(Exception):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code & 0xFF)
+
+
+os.register_at_fork(after_in_child=_meinheld.note_fork)

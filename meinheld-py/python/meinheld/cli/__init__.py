@@ -31,8 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         configure_logging(options)
         configure_server(options)
         listen(options.binds)
-        print(banner(options, name), file=sys.stderr, flush=True)
-        run(app)
+        with server.stopping_signals():
+            print(banner(options, name), file=sys.stderr, flush=True)
+            server.run(app, silent=True)
     except Refusal as refusal:
         if isinstance(refusal, ApplicationError):
             sys.stderr.write(refusal.trace)
@@ -41,12 +42,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
-
-
-def run(app: Callable[..., Any]) -> None:
-    """Serve until a signal asks for a stop; Ctrl-C is as orderly an end as SIGTERM."""
-    with contextlib.suppress(KeyboardInterrupt):
-        server.run(app)
 
 
 # Logging and limits.

@@ -114,6 +114,8 @@ def check_path(bind: Unix) -> None:
         kind = "a directory" if stat.S_ISDIR(mode) else "a file"
         raise Refusal(f"cannot listen on {bind}: {kind} has that name and is not a socket")
     with socket.socket(socket.AF_UNIX) as probe:
+        # The queue of a busy server may be full: that is an answer too.
+        probe.setblocking(False)
         if probe.connect_ex(bind.path) == errno.ECONNREFUSED:
             return
     raise Refusal(f"cannot listen on {bind}: {in_use(bind)}")
