@@ -5,7 +5,7 @@
 mod support;
 
 use std::net::TcpListener;
-use std::os::fd::IntoRawFd;
+use std::os::fd::AsRawFd;
 
 use meinheld_core::{Address, Config, Exchange, Listener, Request};
 use support::{Client, serve, serve_on};
@@ -50,7 +50,9 @@ fn a_unix_socket_is_served_and_its_file_removed() {
 fn an_inherited_descriptor_is_served() {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
-    let listener = Listener::inherit(socket.into_raw_fd()).unwrap();
+    let listener = Listener::inherit(socket.as_raw_fd()).unwrap();
+    // The listener has a descriptor of its own.
+    drop(socket);
     assert_eq!(listener.address(), &Address::Ip(address));
     let server = serve_on(Config::default(), vec![listener], tell_peer);
     assert_eq!(server.connect().get("/").status, 200);

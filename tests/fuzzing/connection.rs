@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::ops::ControlFlow;
-use std::os::fd::IntoRawFd;
+use std::os::fd::AsRawFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::rc::{Rc, Weak};
@@ -87,7 +87,7 @@ fn play(script: Script, turns_max: usize) -> Vec<Peer> {
     let server = Rc::new(Server::new(config, stage).expect("there are descriptors"));
     let stage = server.service();
     stage.server.set(Rc::downgrade(&server)).expect("it is set once");
-    server.listen(Listener::inherit(listening.into_raw_fd()).expect("it listens"));
+    server.listen(Listener::inherit(listening.as_raw_fd()).expect("it listens"));
     let stopped = server.run().expect("epoll works");
     assert_eq!(stopped, Stopped::default(), "a request was left");
     stage.waiting.take();
