@@ -49,7 +49,8 @@ mod _meinheld {
     #[pymodule_export]
     use crate::settings::{
         get_backlog, get_client_body_buffer_size, get_keepalive, get_max_content_length,
-        set_backlog, set_client_body_buffer_size, set_keepalive, set_max_content_length,
+        get_underscore_headers, set_backlog, set_client_body_buffer_size, set_keepalive,
+        set_max_content_length, set_underscore_headers,
     };
 
     #[pymodule_init]

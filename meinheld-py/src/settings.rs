@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use meinheld_core::http::UnderscoreHeaders;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBool;
@@ -67,6 +68,20 @@ pub(crate) fn set_client_body_buffer_size(bytes: &Bound<'_, PyAny>) -> PyResult<
 #[pyfunction]
 pub(crate) fn get_client_body_buffer_size() -> usize {
     with_config(|config| config.body_memory_bytes_max)
+}
+
+/// Sets whether headers whose names have an underscore are kept. They are dropped by default: in the
+/// environ `X_User` would be taken for `X-User`, which a proxy may have checked.
+#[pyfunction]
+pub(crate) fn set_underscore_headers(keep: bool) {
+    let choice = if keep { UnderscoreHeaders::Keep } else { UnderscoreHeaders::Drop };
+    with_config(|config| config.head.underscore_headers = choice);
+}
+
+/// Whether headers whose names have an underscore are kept.
+#[pyfunction]
+pub(crate) fn get_underscore_headers() -> bool {
+    with_config(|config| config.head.underscore_headers == UnderscoreHeaders::Keep)
 }
 
 /// A whole number from zero on.

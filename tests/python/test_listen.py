@@ -366,3 +366,24 @@ def test_a_time_out_beyond_the_clock_is_none(tmp_path: Path) -> None:
     serve(work)
     """
     run(tmp_path, program)
+
+
+def test_headers_with_underscores_can_be_kept(tmp_path: Path) -> None:
+    """They are dropped unless asked for, since they impersonate those with dashes."""
+    program = """
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        return [environ.get("HTTP_X_USER", "none").encode()]
+
+    for keep, answer in [(server.get_underscore_headers(), b"none"), (True, b"ann")]:
+        server.set_underscore_headers(keep)
+        server.listen(("127.0.0.1", 0))
+        def work(port=server.addresses()[0][1]):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+            connection.request("GET", "/", headers={"X_User": "ann"})
+            assert connection.getresponse().read() == answer
+            connection.close()
+        serve(work)
+    assert server.get_underscore_headers()
+    """
+    run(tmp_path, program)
