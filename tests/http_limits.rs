@@ -42,7 +42,7 @@ fn cases() -> Vec<(u16, String)> {
         (431, request(get, &format!("A: {}\r\n", "a".repeat(700)))),
         (431, format!("{get}\r\nHost: a\r\nA: {}", "a".repeat(700))),
         (431, request(get, &"A: b\r\n".repeat(101))),
-        (501, request(post, "Transfer-Encoding: gzip\r\n")),
+        (501, request(post, "Transfer-Encoding: gzip, chunked\r\n")),
         (501, request(&format!("{} / HTTP/1.1", "A".repeat(33)), "")),
         (505, request("GET / HTTP/2.0", "")),
     ]

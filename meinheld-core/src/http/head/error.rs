@@ -57,7 +57,7 @@ pub enum HeadError {
     /// A Transfer-Encoding that is no list of codings with one `chunked` as its last, RFC 9112
     /// sections 6.1 and 6.3: 400.
     TransferEncodingMalformed,
-    /// A transfer coding other than `chunked`, RFC 9112 section 6.1: 501.
+    /// A transfer coding before `chunked`, RFC 9112 section 6.1: 501.
     TransferCodingUnknown,
     /// Transfer-Encoding with HTTP/1.0, RFC 9112 section 6.1: 400.
     TransferEncodingOnHttp10,

@@ -7,6 +7,9 @@ use super::super::host::is_host;
 use super::super::span::Span;
 use super::{HeadError, Version};
 
+/// How many digits a Content-Length may have: as many as the greatest 64-bit number.
+const LENGTH_DIGITS_MAX: usize = 20;
+
 /// How the end of a request's body is known, RFC 9112 section 6.3.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Framing {
@@ -120,10 +123,10 @@ impl Facts {
             // RFC 9112 section 6.1: its framing is faulty whatever it names.
             _ if version == Version::Http10 => Err(HeadError::TransferEncodingOnHttp10),
             (Coding::Chunked, None) => Ok(Framing::Chunked),
+            // RFC 9112 section 6.3: without chunked as the last there is no end to be found.
+            (Coding::Unknown, None) => Err(HeadError::TransferEncodingMalformed),
             // RFC 9112 section 6.1.
-            (Coding::Unknown | Coding::UnknownThenChunked, None) => {
-                Err(HeadError::TransferCodingUnknown)
-            }
+            (Coding::UnknownThenChunked, None) => Err(HeadError::TransferCodingUnknown),
         }
     }
 
@@ -153,7 +156,8 @@ impl Facts {
         if self.content_length.is_some() {
             return Err(HeadError::ContentLengthRepeated);
         }
-        let body_bytes = parse_decimal(value).ok_or(HeadError::ContentLengthMalformed)?;
+        let digits = Some(value).filter(|digits| digits.len() <= LENGTH_DIGITS_MAX);
+        let body_bytes = digits.and_then(parse_decimal).ok_or(HeadError::ContentLengthMalformed)?;
         self.content_length = Some(body_bytes);
         Ok(())
     }
@@ -251,6 +255,12 @@ mod tests {
             ),
             (
                 "1.0",
+                "Content-Length: 000000000000000000003\r\n",
+                HeadError::ContentLengthMalformed,
+                "6.3: more digits than any length has",
+            ),
+            (
+                "1.0",
                 "Content-Length: 5\r\nContent-Length: 5\r\n",
                 HeadError::ContentLengthRepeated,
                 "6.3: even the same",
@@ -280,12 +290,12 @@ mod tests {
             ("chunked;q=1", TransferEncodingMalformed),
             ("chun ked", TransferEncodingMalformed),
             ("chunked\u{a0}", TransferEncodingMalformed),
-            ("gzip", TransferCodingUnknown),
+            ("gzip", TransferEncodingMalformed),
             ("gzip, chunked", TransferCodingUnknown),
             ("gzip\r\nTransfer-Encoding: chunked", TransferCodingUnknown),
-            ("identity", TransferCodingUnknown),
-            ("xchunked", TransferCodingUnknown),
-            ("chunke", TransferCodingUnknown),
+            ("identity", TransferEncodingMalformed),
+            ("xchunked", TransferEncodingMalformed),
+            ("chunke", TransferEncodingMalformed),
         ];
         for (value, error) in cases {
             let wire = request("1.1", &format!("Host: a\r\nTransfer-Encoding: {value}\r\n"));
