@@ -134,6 +134,9 @@ def do_stats(c, environ):
 """
 )
 
+# How often growth is measured before it counts as a leak.
+WINDOWS = 3
+
 
 def ask(clients: list[Client], path: str, times: int) -> None:
     for _ in range(times // len(clients)):
@@ -174,13 +177,22 @@ def test_requests_leave_nothing_behind(
             ask(clients, path, 1000)
             stats.get("/finish")
 
+    def growth() -> tuple[int, int]:
+        objects, rss, _ = stats.get("/stats").json()
+        run(requests)
+        objects_after, rss_after, _ = stats.get("/stats").json()
+        return objects_after - objects, rss_after - rss
+
     run(WARM_UP * 4 if threads else WARM_UP)
-    objects, rss, _ = stats.get("/stats").json()
-    run(requests)
-    objects_after, rss_after, _ = stats.get("/stats").json()
-    print(f"{path}: {objects_after - objects} objects, {rss_after - rss} KiB")
+    # A leak is in every window; a heap that still settles is not.
+    windows: list[tuple[int, int]] = []
+    while len(windows) < WINDOWS:
+        windows.append(growth())
+        if windows[-1][0] <= OBJECTS_MAX and windows[-1][1] <= RSS_KIB_MAX:
+            break
+    print(f"{path}: {windows[-1][0]} objects, {windows[-1][1]} KiB")
     for client in clients:
         client.finish()
     stats.finish()
-    assert objects_after - objects <= OBJECTS_MAX
-    assert rss_after - rss <= RSS_KIB_MAX
+    assert windows[-1][0] <= OBJECTS_MAX, windows
+    assert windows[-1][1] <= RSS_KIB_MAX, windows
