@@ -1,12 +1,12 @@
 //! Every limit and every fault has its status; the client can read it, and the connection ends.
 //!
-//! A request without a length has no body (RFC 9112 section 6.3), so that the server never answers
-//! 411: an application that insists on a length does.
+//! A request without a length has no body (RFC 9112 section 6.3), so that 411 is only for one in
+//! chunks, where those are refused.
 
 mod support;
 
-use meinheld_core::Config;
 use meinheld_core::http::{BodyLimits, HeadLimits};
+use meinheld_core::{ChunkedBodies, Config};
 use support::{echo, serve};
 
 fn small() -> Config {
@@ -97,6 +97,18 @@ fn a_body_is_not_required_to_have_a_length() {
     client.send(request("POST / HTTP/1.1", ""));
     let response = client.response();
     assert_eq!((response.status, response.text()), (200, ""));
+}
+
+#[test]
+fn a_body_in_chunks_can_be_refused_for_its_unknown_length() {
+    let config = Config { chunked_bodies: ChunkedBodies::Refused, ..small() };
+    let server = serve(config, echo);
+    let mut client = server.connect();
+    client.send(request("POST / HTTP/1.1", "Content-Length: 2\r\n") + "ab");
+    assert_eq!(client.response().text(), "ab");
+    client.send(request("POST / HTTP/1.1", "Transfer-Encoding: chunked\r\n") + "0\r\n\r\n");
+    assert_eq!(client.response().status, 411);
+    client.expect_end();
 }
 
 #[test]

@@ -11,6 +11,8 @@ pub struct Config {
     pub head: HeadLimits,
     /// Limits on request bodies (400, 413).
     pub body: BodyLimits,
+    /// Whether a body may come in chunks, its length unknown until its end (411 if not).
+    pub chunked_bodies: ChunkedBodies,
     /// A body of at most this many bytes is collected before the request begins, so that a slow
     /// sender holds no coroutine; default 64 KiB.
     pub inline_body_bytes_max: u64,
@@ -39,11 +41,22 @@ pub struct Config {
     pub coroutines_max: usize,
 }
 
+/// What becomes of a request whose body comes in chunks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ChunkedBodies {
+    /// The body is collected, so that its length is known when the request begins.
+    #[default]
+    Collected,
+    /// It is refused with 411 (RFC 9110 section 15.5.12): every body must announce its length.
+    Refused,
+}
+
 impl Default for Config {
     fn default() -> Config {
         Config {
             head: HeadLimits::default(),
             body: BodyLimits::default(),
+            chunked_bodies: ChunkedBodies::default(),
             inline_body_bytes_max: 64 * 1024,
             body_memory_bytes_max: 512 * 1024,
             head_timeout: Duration::from_secs(30),

@@ -12,6 +12,7 @@ use std::rc::Rc;
 use meinheld_coro::Scheduler;
 use tempfile::SpooledTempFile;
 
+use crate::config::ChunkedBodies;
 use crate::connection::{CloseReason, Collection, Connection, ConnectionId, Phase, Waiter};
 use crate::exchange::{Expectation, RequestBody};
 use crate::http::{
@@ -311,6 +312,9 @@ impl<S: Service> Driver<S> {
                 if left > config.inline_body_bytes_max || expectation == Expectation::Waiting =>
             {
                 RequestBody::Streaming { left }
+            }
+            Framing::Chunked if config.chunked_bodies == ChunkedBodies::Refused => {
+                return self.refuse(id, 411, facts.kind, &"the body announces no length");
             }
             Framing::Length(_) | Framing::Chunked => {
                 return self.begin_collection(id, input, head_bytes, framing, facts, expectation);

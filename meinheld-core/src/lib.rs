@@ -46,7 +46,7 @@ mod sys;
 
 pub use address::Address;
 pub use client::Client;
-pub use config::Config;
+pub use config::{ChunkedBodies, Config};
 pub use connection::CloseReason;
 pub use exchange::{BeginError, Exchange, LengthMismatch, duplicate_file};
 pub use handler::{Handler, Request, handler};
