@@ -101,7 +101,7 @@ impl Input {
         let filled = bytes.len();
         let wanted = (limit - filled).min(READ_BYTES.max(filled));
         bytes.resize(filled + wanted, 0);
-        let read = lane.work(|exchange| exchange.read_body(&mut bytes[filled..]));
+        let read = lane.wait(|exchange| exchange.read_body(&mut bytes[filled..]));
         let read = read.and_then(|read| read.map_err(from_io));
         bytes.truncate(filled + *read.as_ref().unwrap_or(&0));
         self.put_back(bytes);

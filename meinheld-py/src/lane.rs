@@ -47,16 +47,21 @@ impl Lane {
         self.slot.exchange.take()
     }
 
-    /// Calls `work` with the exchange; may wait in it, where the code that calls may be left: not
-    /// inside a C library's callback, say. There a wait is refused.
+    /// Calls `work` with the exchange, which does not wait in it.
     pub(crate) fn work<R>(&self, work: impl FnOnce(&mut Exchange) -> R) -> PyResult<R> {
         let Some(mut exchange) = self.slot.exchange.take() else { return Err(self.refusal()) };
-        let result = match suspend_refusal(attached()) {
-            None => work(&mut exchange),
-            Some(_) => without_parking(|| work(&mut exchange)),
-        };
+        let result = work(&mut exchange);
         self.slot.exchange.set(Some(exchange));
         Ok(result)
+    }
+
+    /// The same for work that may wait, where the code that calls may be left: not inside a C
+    /// library's callback, say. There a wait is refused.
+    pub(crate) fn wait<R>(&self, work: impl FnOnce(&mut Exchange) -> R) -> PyResult<R> {
+        match suspend_refusal(attached()) {
+            None => self.work(work),
+            Some(_) => without_parking(|| self.work(work)),
+        }
     }
 
     fn refusal(&self) -> PyErr {

@@ -91,7 +91,7 @@ impl Write {
             // PEP 3333: the head waits for the first byte of the body.
             return Ok(());
         }
-        lane.work(|exchange| exchange.write(data))?.map_err(from_io)
+        lane.wait(|exchange| exchange.write(data))?.map_err(from_io)
     }
 }
 
@@ -101,7 +101,7 @@ impl EarlyHints {
         let pairs = header_pairs(headers)?;
         let headers = header_bytes(&pairs)?;
         let fields = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
-        lane_of(&self.lane)?.work(|exchange| exchange.early_hints(fields))?.map_err(from_io)
+        lane_of(&self.lane)?.wait(|exchange| exchange.early_hints(fields))?.map_err(from_io)
     }
 }
 

@@ -266,7 +266,7 @@ impl<'py> Call<'_, 'py> {
             let bytes = body_bytes(&piece)?.as_bytes();
             if !bytes.is_empty() {
                 self.check_started()?;
-                if self.lane.work(|exchange| send_piece(exchange, bytes))?.map_err(from_io)? {
+                if self.lane.wait(|exchange| send_piece(exchange, bytes))?.map_err(from_io)? {
                     return Ok(());
                 }
             }
@@ -278,7 +278,7 @@ impl<'py> Call<'_, 'py> {
     fn send_only(&self, piece: &Bound<'py, PyAny>) -> PyResult<()> {
         let bytes = body_bytes(piece)?.as_bytes();
         self.check_started()?;
-        self.lane.work(|exchange| exchange.write_last(bytes))?.map_err(from_io)
+        self.lane.wait(|exchange| exchange.write_last(bytes))?.map_err(from_io)
     }
 
     /// A list or tuple of bytes has a length as a whole.
@@ -296,7 +296,7 @@ impl<'py> Call<'_, 'py> {
             return self.send_pieces(wrapper);
         };
         self.check_started()?;
-        self.lane.work(|exchange| file.send(exchange))?.map_err(from_io)
+        self.lane.wait(|exchange| file.send(exchange))?.map_err(from_io)
     }
 
     fn check_started(&self) -> PyResult<()> {
