@@ -72,6 +72,11 @@ test-python: check-test $(VENV)/.installed $(VENV)/.test ## Run the Python tests
 soak: $(VENV)/.installed ## Fire at a server: slow clients, floods, aborts (SOAK_SECONDS=10 scales)
 	$(VENV)/bin/python tests/soak $(SOAK)
 
+.PHONY: bench-instructions
+bench-instructions: $(VENV)/.installed ## Count the instructions of a request, by valgrind (COUNT='w1 w4' selects)
+	@command -v valgrind >/dev/null || { echo 'no valgrind: apt-get install valgrind'; exit 2; }
+	$(VENV)/bin/python benches/instructions $(COUNT)
+
 .PHONY: wheel
 wheel: $(VENV)/.wheel ## Build the wheel into dist/
 	@mkdir -p dist && cp $(VENV)/wheel/*.whl dist/ && ls dist/*.whl

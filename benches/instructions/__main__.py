@@ -1,0 +1,116 @@
+"""How many instructions the server spends on a request, counted by valgrind.
+
+Each scenario has a server of its own under callgrind. After a warm-up, n rounds are counted and then 3n; the
+difference, by 2n rounds, is what a request costs, whatever start-up or the counting itself costs. Instructions
+of the kernel are not among them. The figures repeat within a per cent on one machine.
+
+    python benches/instructions [--profile N] [SCENARIO …]
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from profile import self_costs
+from scenarios import SCENARIOS, Address, Connection, Scenario, hold
+
+HERE = Path(__file__).resolve().parent
+START_SECONDS = 60
+WARM_UP_ROUNDS = 20
+
+
+class Counted:
+    """A server under callgrind; as a context manager it ends with the block."""
+
+    def __init__(self, scenario: Scenario, directory: Path) -> None:
+        """Start it."""
+        self._output = directory / "callgrind"
+        log = str(directory / "access.log") if scenario.access_log else "off"
+        self._process = subprocess.Popen(
+            [
+                *("valgrind", "--tool=callgrind", f"--callgrind-out-file={self._output}"),
+                *(sys.executable, str(HERE / "app.py"), scenario.application, log),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        self._dumps = 0
+
+    def address(self) -> Address:
+        """Where it listens, once it does."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"the server did not start: {' '.join(map(str, self._process.args))}")
+        return ("127.0.0.1", int(line))
+
+    def costs(self) -> Counter[str]:
+        """What was spent on each function since the last time, or since the start."""
+        self._dumps += 1
+        path = self._output.with_name(f"callgrind.{self._dumps}")
+        command = ["callgrind_control", "-d", str(self._process.pid)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + START_SECONDS
+        while not path.exists():
+            if time.monotonic() > deadline:
+                raise SystemExit("callgrind_control had no effect")
+            time.sleep(0.01)
+        return self_costs(path)
+
+    def __enter__(self) -> Counted:
+        """Return the server."""
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.wait()
+
+
+def count(scenario: Scenario) -> Counter[str]:
+    """The instructions that each function spends on a request, in thousandths."""
+    with tempfile.TemporaryDirectory(prefix="instructions-") as directory:
+        with Counted(scenario, Path(directory)) as server:
+            address = server.address()
+            held = hold(address, scenario.parked)
+            connections = [Connection(address) for _ in range(scenario.connections)]
+            counts = []
+            for rounds in (WARM_UP_ROUNDS, scenario.rounds, 3 * scenario.rounds):
+                for number in range(rounds):
+                    scenario.exchange(connections, 1000 * len(counts) + number)
+                counts.append(server.costs())
+            for connection in (*held, *connections):
+                connection.close()
+    requests = 2 * scenario.rounds * scenario.connections * scenario.batch
+    _, less, more = counts
+    return Counter({name: 1000 * (more[name] - less[name]) // requests for name in more})
+
+
+def main() -> None:
+    """Count what the command line names, or everything."""
+    parser = argparse.ArgumentParser(prog="benches/instructions", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--profile", type=int, default=0, metavar="N", help="list the N dearest functions, too")
+    parser.add_argument("scenario", nargs="*", help=", ".join(SCENARIOS))
+    options = parser.parse_args()
+    if shutil.which("valgrind") is None:
+        raise SystemExit("no valgrind: apt-get install valgrind")
+    if unknown := set(options.scenario) - set(SCENARIOS):
+        parser.error(f"no scenario {', '.join(unknown)}: there are {', '.join(SCENARIOS)}")
+    print(f"{'user instructions':>18}  per request")
+    for name in options.scenario or SCENARIOS:
+        costs = count(SCENARIOS[name])
+        print(f"{costs.total() / 1000:18,.0f}  {SCENARIOS[name].title} [{name}]", flush=True)
+        for function, cost in costs.most_common(options.profile):
+            print(f"{cost / 1000:18,.1f}  {function:.150}")
+
+
+if __name__ == "__main__":
+    main()
