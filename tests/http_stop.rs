@@ -4,13 +4,14 @@
 
 mod support;
 
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use meinheld_core::{Config, Stopped};
+use meinheld_core::{Config, Listener, Stopped};
 use meinheld_coro::{Continuation, Interrupt};
-use support::{PATIENCE, Running, SHORT, continuation, echo, serve, suspend};
+use support::{PATIENCE, Running, SHORT, continuation, echo, serve, serve_on, suspend};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
@@ -80,6 +81,67 @@ fn what_has_arrived_before_the_stop_is_answered() {
             client.expect_end();
         }
         assert_eq!(server.join(), Stopped::default());
+    }
+}
+
+#[test]
+fn idle_connections_may_be_given_time_to_ask_once_more() {
+    let config = Config { stop_idle_timeout: PATIENCE, ..Config::default() };
+    let server = serve(config, echo);
+    let mut kept = server.connect();
+    kept.get("/");
+    let mut new = server.connect();
+    server.settle(|now| now.connections == 2);
+    server.handle.stop(None);
+    server.look();
+    for client in [&mut kept, &mut new] {
+        client.send(GET);
+        let response = client.response();
+        assert_eq!((response.status, response.header("Connection")), (200, Some("close")));
+        client.expect_end();
+    }
+    assert_eq!(server.join(), Stopped::default());
+}
+
+#[test]
+fn the_time_of_idle_connections_ends() {
+    let config = Config { stop_idle_timeout: SHORT, ..Config::default() };
+    let server = serve(config, echo);
+    let mut kept = server.connect();
+    kept.get("/");
+    server.handle.stop(None);
+    kept.expect_end();
+    assert_eq!(server.join(), Stopped::default());
+}
+
+#[test]
+fn what_waits_on_an_inherited_listener_is_left_to_whoever_serves_it_next() {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = || vec![Listener::inherit(socket.as_raw_fd()).unwrap()];
+    let (begun, told) = mpsc::channel();
+    let (proceed, gate) = mpsc::channel::<()>();
+    let first = serve_on(Config::default(), listener(), move |_, exchange| {
+        begun.send(()).unwrap();
+        gate.recv().unwrap();
+        let _ = exchange.respond(200, &[], b"first");
+    });
+    let mut served = first.connect();
+    served.send(GET);
+    told.recv_timeout(PATIENCE).unwrap();
+    // The loop is held up in the first request, so that these come to wait before it sees the stop.
+    let mut waiting: Vec<_> = (0..3).map(|_| first.connect()).collect();
+    for client in &mut waiting {
+        client.send(GET);
+    }
+    first.handle.stop(None);
+    proceed.send(()).unwrap();
+    assert_eq!(served.response().text(), "first");
+    assert_eq!(first.join(), Stopped::default());
+    let _second = serve_on(Config::default(), listener(), |_, exchange| {
+        let _ = exchange.respond(200, &[], b"second");
+    });
+    for client in &mut waiting {
+        assert_eq!(client.response().text(), "second");
     }
 }
 

@@ -24,8 +24,8 @@ use crate::seldom::Seldom;
 use crate::shared::Shared;
 use crate::sys::{self, Interest};
 
-/// How many connections are accepted in a row before the others have their turn.
-const ACCEPTS_MAX: usize = 64;
+/// How many clients are turned away in a row.
+const DISMISSALS_MAX: usize = 64;
 
 /// How long accepting pauses when there are no descriptors, or no room for connections.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -66,6 +66,12 @@ pub(crate) enum Accepted {
 impl Listeners {
     pub(crate) fn push(&mut self, listener: Listener) {
         self.sockets.push(listener);
+    }
+
+    /// The places of the listeners that no other process holds.
+    pub(crate) fn own_indices(&self) -> Vec<u32> {
+        let places = (0..).zip(&self.sockets);
+        places.filter(|(_, listener)| !listener.is_inherited()).map(|(place, _)| place).collect()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Listener> {
@@ -122,7 +128,7 @@ impl Listeners {
     /// Accepts what waits on one listener, up to a limit.
     pub(crate) fn accept(&mut self, shared: &Shared, index: u32) -> Accepted {
         let mut connected = Vec::new();
-        for _ in 0..ACCEPTS_MAX {
+        for _ in 0..shared.config.accepts_max.max(1) {
             let Some(listener) = self.sockets.get(index as usize) else { break };
             if shared.connections.borrow().len() >= shared.config.connections_max {
                 self.pause(shared);
@@ -166,7 +172,7 @@ impl Listeners {
         let kind = RequestKind::Other;
         error_response(503, kind, &shared.fields.borrow(), &mut answer);
         drop(self.spare.take());
-        for _ in 0..ACCEPTS_MAX {
+        for _ in 0..DISMISSALS_MAX {
             match sys::accept(listener.as_fd()) {
                 Ok((socket, _)) => dismiss(&socket, &answer),
                 Err(error) if is_transient(&error) => {}

@@ -35,6 +35,12 @@ pub struct Config {
     pub connections_max: usize,
     /// The queue of connections that are not accepted yet; default 2,048.
     pub backlog: i32,
+    /// How many connections are accepted in a row before the others have their turn; default 64. With
+    /// several processes on one listener fewer leave more for those that are idle.
+    pub accepts_max: usize,
+    /// How long a graceful stop waits on idle connections, whose next request may be on its way;
+    /// default zero, which closes them at once.
+    pub stop_idle_timeout: Duration,
     /// The stack of each request, in bytes; default 256 KiB.
     pub stack_bytes: usize,
     /// How many requests may run or be suspended at once (503 beyond); default 131,072.
@@ -66,6 +72,8 @@ impl Default for Config {
             linger_timeout: Duration::from_secs(2),
             connections_max: usize::MAX,
             backlog: 2048,
+            accepts_max: 64,
+            stop_idle_timeout: Duration::ZERO,
             stack_bytes: 256 * 1024,
             coroutines_max: 131_072,
         }

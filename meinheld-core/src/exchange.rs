@@ -47,6 +47,7 @@ pub struct Exchange {
     status: u16,
     body_bytes_sent: u64,
     mismatch: Option<LengthMismatch>,
+    muted: bool,
 }
 
 enum Response {
@@ -125,6 +126,7 @@ impl Exchange {
             status: 0,
             body_bytes_sent: 0,
             mismatch: None,
+            muted: false,
         }
     }
 
@@ -165,6 +167,12 @@ impl Exchange {
     /// its own, this becomes it. Only before the head is sent.
     pub fn announce_length(&mut self, bytes: u64) {
         self.known_length = Some(bytes);
+    }
+
+    /// Has nothing sent from now on, whatever is written, and the connection closed after the call: the
+    /// application has answered by other means, on the descriptor itself. `false` takes that back.
+    pub fn mute(&mut self, muted: bool) {
+        self.muted = muted;
     }
 
     /// Takes the exchange out of a place that must be left with one: a broken one of the same
@@ -237,6 +245,9 @@ impl Exchange {
     /// # Errors
     /// As [`write`](Self::write).
     pub fn end(&mut self) -> io::Result<()> {
+        if self.muted {
+            return Ok(());
+        }
         match self.response {
             Response::Unbegun => return self.fail(500),
             Response::Begun(_) => {
@@ -265,6 +276,9 @@ impl Exchange {
     /// # Errors
     /// As [`write`](Self::write).
     pub fn fail(&mut self, status: u16) -> io::Result<()> {
+        if self.muted {
+            return Ok(());
+        }
         if self.is_head_sent() {
             self.response = Response::Broken;
             return Ok(());
@@ -292,12 +306,18 @@ impl Exchange {
     /// more than its Content-Length was written already.
     pub fn is_body_over(&self) -> bool {
         match &self.response {
+            _ if self.muted => true,
             Response::Unbegun | Response::Begun(_) => false,
             Response::Body(plan) => {
                 plan.encoding == BodyEncoding::None || self.mismatch == Some(LengthMismatch::Excess)
             }
             Response::Ended(_) | Response::Broken => true,
         }
+    }
+
+    /// Whether nothing is sent any more; see [`mute`](Self::mute).
+    pub fn is_muted(&self) -> bool {
+        self.muted
     }
 
     /// The status that was sent, or will be; 0 if none was begun.
@@ -317,6 +337,9 @@ impl Exchange {
 
     /// What is to become of the connection. An exchange that has not ended is broken off.
     pub(crate) fn conclude(&mut self) -> Conclusion {
+        if self.muted {
+            return Conclusion::Linger;
+        }
         let Response::Ended(keep_alive) = self.response else { return Conclusion::Broken };
         let unread = match self.body {
             RequestBody::Streaming { left } => left,
@@ -333,6 +356,9 @@ impl Exchange {
 
     /// Sends the head if it was not sent yet, together with `piece`, encoded as the body needs it.
     fn send(&mut self, piece: &[u8]) -> io::Result<()> {
+        if self.muted {
+            return Ok(());
+        }
         let head = match std::mem::replace(&mut self.response, Response::Unbegun) {
             Response::Begun(builder) => self.finish_head(builder)?,
             Response::Unbegun => {
@@ -415,7 +441,7 @@ impl Exchange {
 
     fn send_all(&mut self, mut pieces: &mut [IoSlice<'_>]) -> io::Result<()> {
         IoSlice::advance_slices(&mut pieces, 0);
-        while !pieces.is_empty() {
+        while !self.muted && !pieces.is_empty() {
             let sent = self.retry(|fd| sys::send_vectored(fd, pieces))?;
             IoSlice::advance_slices(&mut pieces, sent);
         }

@@ -18,6 +18,8 @@ pub struct Listener {
     address: Arc<Address>,
     /// The file of a unix socket of our own making, to be removed with it.
     owned_path: Option<OwnedPath>,
+    /// Whether somebody else has opened it, and holds it too.
+    inherited: bool,
 }
 
 /// A socket's file, and the process that made it: a forked child must not remove it.
@@ -84,7 +86,7 @@ impl Listener {
         let failed = |source| ListenError { address: address.to_string(), source };
         let socket = sys::bind_tcp(address, backlog).map_err(failed)?;
         let address = sys::local_address(socket.as_raw_fd()).map_err(failed)?;
-        Ok(Listener { socket, address: Arc::new(address), owned_path: None })
+        Ok(Listener { socket, address: Arc::new(address), owned_path: None, inherited: false })
     }
 
     /// Listens on a unix socket. A socket's file that nobody listens on any more is replaced; the
@@ -99,7 +101,7 @@ impl Listener {
         let socket = sys::bind_unix(path, backlog).map_err(failed)?;
         let owned_path = OwnedPath { path: path.to_path_buf(), process: std::process::id() };
         let address = Arc::new(Address::Unix(path.to_path_buf()));
-        Ok(Listener { socket, address, owned_path: Some(owned_path) })
+        Ok(Listener { socket, address, owned_path: Some(owned_path), inherited: false })
     }
 
     /// Listens on a socket that this process has inherited, by a descriptor of its own: the caller
@@ -110,12 +112,16 @@ impl Listener {
     pub fn inherit(fd: RawFd) -> Result<Listener, ListenError> {
         let failed = |source| ListenError { address: format!("fd://{fd}"), source };
         let sys::Inherited { socket, address } = sys::inherit(fd).map_err(failed)?;
-        Ok(Listener { socket, address: Arc::new(address), owned_path: None })
+        Ok(Listener { socket, address: Arc::new(address), owned_path: None, inherited: true })
     }
 
     /// The address that it really listens on.
     pub fn address(&self) -> &Address {
         &self.address
+    }
+
+    pub(crate) fn is_inherited(&self) -> bool {
+        self.inherited
     }
 
     pub(crate) fn shared_address(&self) -> Arc<Address> {

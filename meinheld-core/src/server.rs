@@ -105,6 +105,14 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
     sys::raise_descriptor_limit()
 }
 
+/// The hard limit on open descriptors: about as many connections can be open at once.
+///
+/// # Errors
+/// What the system says.
+pub fn descriptor_limit() -> io::Result<u64> {
+    sys::descriptor_limit()
+}
+
 impl Handle {
     /// Stops the server: it stops listening, closes what is idle, lets requests in flight finish,
     /// for `grace` at the most (`None`: without limit), and cancels what is left then. A second call
@@ -288,7 +296,9 @@ impl<S: Service> Server<S> {
         };
         let timer = self.driver.shared.timers.borrow().next_deadline();
         let paused = self.listeners.borrow().paused_until();
-        [stop, timer, paused, self.driver.scheduler.next_deadline()].into_iter().flatten().min()
+        let host = self.driver.service.next_turn();
+        let scheduled = self.driver.scheduler.next_deadline();
+        [stop, timer, paused, host, scheduled].into_iter().flatten().min()
     }
 
     fn dispatch(&self, event: Event) {
@@ -321,10 +331,11 @@ impl<S: Service> Server<S> {
         more
     }
 
-    /// Accepts those who wait in the queues of the listeners, which would be reset with them.
+    /// Accepts those who wait in the queues of the listeners that are ours alone, which would be reset
+    /// with them. An inherited one stays open elsewhere: whoever is served from it next finds them.
     fn accept_last(&self) {
-        let count = self.listeners.borrow().iter().count();
-        for index in (0..count).filter_map(|index| u32::try_from(index).ok()) {
+        let ours = self.listeners.borrow().own_indices();
+        for index in ours {
             for _ in 0..LAST_BATCHES_MAX {
                 if !self.accept(index) {
                     break;
@@ -381,7 +392,20 @@ impl<S: Service> Server<S> {
                 self.accept_last();
             }
             self.listeners.borrow_mut().close(shared);
-            self.close_idle();
+            match shared.config.stop_idle_timeout {
+                timeout if timeout.is_zero() || grace == Some(Duration::ZERO) => self.close_idle(),
+                timeout => self.hurry_idle(timeout),
+            }
+        }
+    }
+
+    /// Gives the connections on which nothing is asked this time to ask: a client may have sent its
+    /// request already, or be about to, and would lose it (RFC 9112 section 9.6).
+    fn hurry_idle(&self, timeout: Duration) {
+        let shared = &self.driver.shared;
+        let idle = shared.connections.borrow().idle_ids();
+        for id in idle {
+            shared.arm_within(id, timeout);
         }
     }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::ops::ControlFlow;
 use std::rc::Rc;
+use std::time::Instant;
 
 use meinheld_coro::{StackError, TaskLocalFactory};
 
@@ -36,6 +37,12 @@ pub trait Service: 'static {
     /// as if [`Handle::stop`](crate::Handle::stop) had been called with no time left.
     fn turn(&self) -> ControlFlow<()> {
         ControlFlow::Continue(())
+    }
+
+    /// When [`turn`](Self::turn) is to be called at the latest, though nothing happens before; `None`
+    /// leaves it to what happens.
+    fn next_turn(&self) -> Option<Instant> {
+        None
     }
 
     /// Told of everything that goes wrong outside of a call. Prints one line to standard error if

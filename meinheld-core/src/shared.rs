@@ -121,6 +121,13 @@ impl Shared {
         }
     }
 
+    /// Shortens what a connection that no request runs on still waits, to `timeout` at the most.
+    pub(crate) fn arm_within(&self, id: ConnectionId, timeout: Duration) {
+        let Some(latest) = self.now.get().checked_add(timeout) else { return };
+        let deadline = self.with(id, |connection| connection.deadline).flatten();
+        self.arm(id, deadline.map_or(latest, |deadline| deadline.min(latest)));
+    }
+
     /// Sets what a connection that no request runs on waits for, at the longest until `deadline`.
     fn arm(&self, id: ConnectionId, deadline: Instant) {
         let mut connections = self.connections.borrow_mut();

@@ -15,6 +15,7 @@ pub(crate) fn head(data: &[u8]) {
         head_bytes_max: 256,
         target_bytes_max: 32,
         header_count_max: 5,
+        header_bytes_max: 64,
         underscore_headers: UnderscoreHeaders::Keep,
     };
     for limits in [HeadLimits::default(), narrow] {

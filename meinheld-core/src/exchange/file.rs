@@ -31,6 +31,7 @@ impl Exchange {
         self.send(b"")?;
         let Response::Body(plan) = &self.response else { return Ok(0) };
         match plan.encoding {
+            _ if self.muted => Ok(0),
             BodyEncoding::None => Ok(0),
             BodyEncoding::Length(length) => {
                 // PEP 3333: a file is sent to its end, or until Content-Length bytes have been.

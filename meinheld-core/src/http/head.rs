@@ -167,6 +167,9 @@ impl HeadIndex {
         self.version = line.version;
         for header in headers {
             let name = header.name.as_bytes();
+            if name.len() + header.value.len() > limits.header_bytes_max {
+                return Err(HeadError::HeaderTooLarge);
+            }
             let value = Span::of(header.value, bytes);
             match Known::of(name) {
                 // A CGI variable HTTP_PROXY would redirect the application's own requests.
@@ -316,6 +319,20 @@ mod tests {
             assert_eq!(outcome.is_ok(), fits, "{count} of {header_count_max}");
             if let Err(error) = outcome {
                 assert_eq!((error, error.status()), (HeadError::TooManyHeaders, 431));
+            }
+        }
+    }
+
+    #[test]
+    fn a_field_is_at_most_as_long_as_allowed_per_rfc_6585_section_5() {
+        let limits = HeadLimits { header_bytes_max: 8, ..HeadLimits::default() };
+        for (field, fits) in [("Abc: defgh", true), ("Abc: defghi", false), ("A_c: defghi", false)]
+        {
+            let wire = format!("GET / HTTP/1.1\r\nHost: a\r\n{field}\r\nX: y\r\n\r\n");
+            let outcome = parse_every_way(wire.as_bytes(), &limits);
+            assert_eq!(outcome.is_ok(), fits, "{field}");
+            if let Err(error) = outcome {
+                assert_eq!((error, error.status()), (HeadError::HeaderTooLarge, 431));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Files to sockets by sendfile(2), and the limit on descriptors.
+//! Files to sockets by sendfile(2), the times of a file, and the limit on descriptors.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -27,6 +27,23 @@ pub(crate) fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
     let copy = syscall!(fcntl(fd, libc::F_DUPFD_CLOEXEC, 0))?;
     // SAFETY: the descriptor was just made, and nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
+/// Sets a file's times of access and change to what the monotonic clock shows, which is how long the
+/// system has been running; the time of its last status change becomes now.
+pub(crate) fn touch(file: BorrowedFd<'_>) -> io::Result<()> {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    syscall!(clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now))?;
+    let times = [now, now];
+    syscall!(futimens(file.as_raw_fd(), times.as_ptr()))?;
+    Ok(())
+}
+
+/// The hard limit on open descriptors.
+pub(crate) fn descriptor_limit() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    syscall!(getrlimit(libc::RLIMIT_NOFILE, &raw mut limit))?;
+    Ok(limit.rlim_max)
 }
 
 /// Raises the soft limit on open descriptors to the hard one; the limit that now holds.

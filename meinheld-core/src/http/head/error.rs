@@ -34,6 +34,8 @@ pub enum HeadError {
     /// More field lines than [`header_count_max`](super::HeadLimits::header_count_max), RFC 6585
     /// section 5: 431.
     TooManyHeaders,
+    /// A field over [`header_bytes_max`](super::HeadLimits::header_bytes_max), RFC 6585 section 5: 431.
+    HeaderTooLarge,
     /// A line that begins with white space, RFC 9112 sections 2.2 and 5.2: 400.
     LineFolding,
     /// White space between a field name and its colon, RFC 9112 section 5.1: 400.
@@ -73,7 +75,7 @@ impl HeadError {
         match self {
             Self::TargetTooLong => 414,
             Self::Expectation => 417,
-            Self::HeadTooLarge | Self::TooManyHeaders => 431,
+            Self::HeadTooLarge | Self::TooManyHeaders | Self::HeaderTooLarge => 431,
             Self::MethodTooLong | Self::TransferCodingUnknown => 501,
             Self::VersionNotSupported => 505,
             _ => 400,
@@ -96,6 +98,7 @@ impl fmt::Display for HeadError {
             Self::VersionNotSupported => "the HTTP version is not 1.0 or 1.1",
             Self::HeadTooLarge => "the request head is too large",
             Self::TooManyHeaders => "the request has too many header fields",
+            Self::HeaderTooLarge => "a header field of the request is too large",
             Self::LineFolding => "a header line begins with white space",
             Self::SpaceBeforeColon => "white space before the colon of a header",
             Self::HeaderName => "a header name is not a token followed by a colon",

@@ -28,6 +28,9 @@ pub struct HeadLimits {
     pub target_bytes_max: usize,
     /// The most field lines, dropped ones included. Default 100; at most 128 is obeyed.
     pub header_count_max: usize,
+    /// The longest field, its name and its value counted together, in bytes. Default: as long as the
+    /// head may be.
+    pub header_bytes_max: usize,
     /// What to do with names that hold an underscore. Default: drop them.
     pub underscore_headers: UnderscoreHeaders,
 }
@@ -48,6 +51,7 @@ impl Default for HeadLimits {
             head_bytes_max: 32 * 1024,
             target_bytes_max: 8 * 1024,
             header_count_max: 100,
+            header_bytes_max: HEAD_BYTES_CEILING,
             underscore_headers: UnderscoreHeaders::default(),
         }
     }
