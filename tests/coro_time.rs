@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use meinheld_coro::{
     Clock, Config, Continuation, Interrupt, Refusal, RunError, Scheduler, Timers, now, park, sleep,
-    spawn, yield_now,
+    spawn, spawn_at, yield_now,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -176,4 +176,58 @@ fn timers_hand_back_their_keys_once() {
     expected.sort_by_key(|key| key % 7);
     assert_eq!(expired, expected);
     assert!(timers.is_empty());
+}
+
+#[test]
+fn scheduled_tasks_begin_in_the_order_of_their_times_and_hold_no_coroutine_before() {
+    let scheduler = scheduler();
+    let order = Rc::new(RefCell::new(Vec::new()));
+    let start = now();
+    for (seconds, name) in [(3, 'd'), (1, 'a'), (2, 'b'), (2, 'c')] {
+        let order = Rc::clone(&order);
+        scheduler.spawn_at(start + SECOND * seconds, move || order.borrow_mut().push(name));
+    }
+    assert_eq!(scheduler.coroutine_counts().made, 0);
+    scheduler.run().unwrap();
+    assert_eq!(*order.borrow(), ['a', 'b', 'c', 'd']);
+    assert_eq!(scheduler.coroutine_counts().made, 1);
+}
+
+#[test]
+fn a_scheduled_task_can_be_joined_cancelled_and_may_park() {
+    let outcome = scheduler().block_on(|| {
+        let begun = now();
+        let task = spawn_at(begun + SECOND, move || {
+            sleep(SECOND).unwrap();
+            now() - begun
+        });
+        let never = spawn_at(begun + SECOND, || unreachable!("it was cancelled"));
+        assert!(never.cancel());
+        (task.join().unwrap(), never.join().map_err(|error| error.to_string()))
+    });
+    let cancelled = "the task was cancelled before it began".to_owned();
+    assert_eq!(outcome.unwrap(), (2 * SECOND, Err(cancelled)));
+}
+
+#[test]
+fn a_shutdown_drops_what_has_not_begun() {
+    let scheduler = scheduler();
+    let held = Rc::new(());
+    let moved = Rc::clone(&held);
+    scheduler.spawn_at(now() + SECOND, move || drop(moved));
+    assert_eq!(scheduler.shutdown().ended, 1);
+    assert_eq!((Rc::strong_count(&held), scheduler.next_deadline()), (1, None));
+}
+
+#[test]
+fn code_around_the_tasks_can_spawn_within_its_scheduler_and_not_park() {
+    let scheduler = scheduler();
+    let ran = Rc::new(Cell::new(false));
+    let noted = Rc::clone(&ran);
+    scheduler.within(|| {
+        spawn(move || noted.set(true));
+        assert!(matches!(sleep(SECOND), Err(Interrupt::Refused(Refusal::NoTask))));
+    });
+    scheduler.run().unwrap();
+    assert!(ran.get());
 }

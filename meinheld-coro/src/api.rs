@@ -19,6 +19,17 @@ pub fn spawn<T: 'static>(function: impl FnOnce() -> T + 'static) -> JoinHandle<T
     hub.spawn(function)
 }
 
+/// Adds a task that becomes ready at `at`; see [`Scheduler::spawn_at`](crate::Scheduler::spawn_at).
+///
+/// # Panics
+/// As [`spawn`].
+#[track_caller]
+pub fn spawn_at<T: 'static>(at: Instant, function: impl FnOnce() -> T + 'static) -> JoinHandle<T> {
+    let hub = Hub::current()
+        .expect("spawn_at is called inside a task; elsewhere use Scheduler::spawn_at");
+    hub.spawn_at(at, function)
+}
+
 /// The running task.
 pub fn current_task() -> Option<TaskId> {
     Hub::current()?.current_task()

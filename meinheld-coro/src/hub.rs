@@ -116,6 +116,16 @@ impl Hub {
         JoinHandle::new(id, result)
     }
 
+    pub(crate) fn spawn_at<T: 'static>(
+        &self,
+        at: Instant,
+        function: impl FnOnce() -> T + 'static,
+    ) -> JoinHandle<T> {
+        let (job, result) = joinable(function);
+        let id = self.tasks.borrow_mut().spawn_at(at, job);
+        JoinHandle::new(id, result)
+    }
+
     pub(crate) fn current_task(&self) -> Option<TaskId> {
         self.running.borrow().as_ref().map(|running| running.task)
     }

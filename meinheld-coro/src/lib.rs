@@ -131,7 +131,9 @@ mod sys;
 mod task;
 mod timer;
 
-pub use api::{current_task, now, park, sleep, spawn, ticket, without_parking, yield_now};
+pub use api::{
+    current_task, now, park, sleep, spawn, spawn_at, ticket, without_parking, yield_now,
+};
 pub use clock::Clock;
 pub use config::Config;
 pub use continuation::{Continuation, ResumeError, ResumeRefusal};

@@ -47,6 +47,27 @@ impl Scheduler {
         self.hub.spawn(function)
     }
 
+    /// Adds a task that becomes ready at `at`. It has no coroutine, and so no stack, until it begins;
+    /// [`JoinHandle::cancel`] takes it back. Tasks of one time begin in the order in which they were
+    /// added.
+    pub fn spawn_at<T: 'static>(
+        &self,
+        at: Instant,
+        function: impl FnOnce() -> T + 'static,
+    ) -> JoinHandle<T> {
+        self.hub.spawn_at(at, function)
+    }
+
+    /// Runs `function` with this as the thread's scheduler, so that [`spawn`](crate::spawn) works in
+    /// it. It is no task, and cannot park.
+    ///
+    /// # Panics
+    /// When called inside a task.
+    pub fn within<R>(&self, function: impl FnOnce() -> R) -> R {
+        let _entered = self.hub.enter();
+        function()
+    }
+
     /// Runs a new task at once, until it parks or ends. A panic in it is caught, and its payload
     /// dropped after the panic hook has reported it.
     ///

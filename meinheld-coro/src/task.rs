@@ -1,11 +1,13 @@
 //! Tasks and their states: which is ready, which is parked, and what woke it.
 //!
 //! ```text
-//!             spawn                  park
-//!   (free) ─────────▶ Fresh   ┌──────────────▶ Parked
-//!     ▲                 │ begin                  │ wake, expire, cancel
-//!     │ end             ▼     │                  ▼
-//!     └────────────── Running ◀──── begin ──── Woken
+//!            spawn_at            expire
+//!   (free) ─────────▶ Scheduled ────────┐
+//!     │      spawn                      ▼         park
+//!     └───────────────────────────▶ Fresh    ┌──────────▶ Parked
+//!     ▲                               │ begin              │ wake, expire, cancel
+//!     │ end                           ▼      │             ▼
+//!     └──────────────────────────── Running ◀── begin ── Woken
 //!                        (Fresh and Woken tasks stand in the ready queue, first in, first out)
 //! ```
 //!
@@ -30,6 +32,13 @@ pub struct TaskId {
     pub(crate) hub: u32,
     index: u32,
     generation: u32,
+}
+
+impl TaskId {
+    /// A number that no other task of its scheduler has, also not one that has ended.
+    pub fn number(self) -> u64 {
+        u64::from(self.index) << 32 | u64::from(self.generation)
+    }
 }
 
 impl fmt::Display for TaskId {
@@ -80,6 +89,8 @@ pub(crate) enum Work {
 }
 
 enum State {
+    /// It is to begin when this timer expires.
+    Scheduled(TimerId),
     Fresh,
     /// `early` is a wake-up that came between taking the ticket and parking.
     Running {
@@ -126,6 +137,16 @@ impl Tasks {
     pub(crate) fn spawn(&mut self, job: Job) -> TaskId {
         let id = self.insert(State::Fresh, Some(Work::Job(job)));
         self.ready.push_back(id);
+        id
+    }
+
+    /// Takes a new task in that becomes ready at `at`; until then it is a job and a timer.
+    pub(crate) fn spawn_at(&mut self, at: Instant, job: Job) -> TaskId {
+        let id = self.insert(State::Fresh, Some(Work::Job(job)));
+        let timer = self.timers.arm(at, self.ticket(id));
+        if let Some(slot) = self.slot_mut(id) {
+            slot.state = State::Scheduled(timer);
+        }
         id
     }
 
@@ -250,8 +271,19 @@ impl Tasks {
                 }
                 true
             }
-            State::Fresh | State::Running { .. } | State::Woken(_) => false,
+            State::Scheduled(_) | State::Fresh | State::Running { .. } | State::Woken(_) => false,
         }
+    }
+
+    /// Makes a task ready whose time to begin has come; false if it is none.
+    fn begin_scheduled(&mut self, id: TaskId) -> bool {
+        let Some(slot) = self.slot_mut(id) else { return false };
+        let scheduled = matches!(slot.state, State::Scheduled(_));
+        if scheduled {
+            slot.state = State::Fresh;
+            self.ready.push_back(id);
+        }
+        scheduled
     }
 
     /// Cancels a task: the job of one that has not begun is handed back to be dropped, one that is
@@ -262,6 +294,12 @@ impl Tasks {
         match slot.state {
             State::Fresh => {
                 let Some(Work::Job(job)) = slot.work.take() else { return Ok(None) };
+                self.slots.remove(id.index as usize);
+                Ok(Some(job))
+            }
+            State::Scheduled(timer) => {
+                let Some(Work::Job(job)) = slot.work.take() else { return Ok(None) };
+                self.timers.cancel(timer);
                 self.slots.remove(id.index as usize);
                 Ok(Some(job))
             }
@@ -276,14 +314,16 @@ impl Tasks {
         }
     }
 
-    /// Wakes every task whose deadline has passed.
+    /// Wakes every task whose deadline has passed, and makes those ready whose time has come.
     pub(crate) fn expire(&mut self, now: Instant) {
         while let Some(ticket) = self.timers.pop_expired(now) {
-            self.wake(ticket, Wake::TimedOut);
+            if !self.begin_scheduled(ticket.task) {
+                self.wake(ticket, Wake::TimedOut);
+            }
         }
     }
 
-    /// The earliest deadline of a parked task.
+    /// The earliest deadline of a parked task, or of one that is to begin.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.timers.next_deadline()
     }
@@ -422,6 +462,31 @@ mod tests {
         parked(&mut other, None);
         assert!(!other.wake(ticket, Wake::Resumed));
         assert!(other.cancel(id).is_err());
+    }
+
+    #[test]
+    fn a_scheduled_task_is_ready_at_its_time_and_not_before() {
+        let mut tasks = Tasks::default();
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        let later = tasks.spawn_at(start + 2 * second, Box::new(|| ()));
+        let sooner = tasks.spawn_at(start + second, Box::new(|| ()));
+        tasks.expire(start);
+        assert_eq!(tasks.ready_count(), 0);
+        assert_eq!(tasks.next_deadline(), Some(start + second));
+        tasks.expire(start + 2 * second);
+        let begun = [tasks.begin_next(), tasks.begin_next()].map(|next| next.map(|(id, _)| id));
+        assert_eq!(begun, [Some(sooner), Some(later)]);
+    }
+
+    #[test]
+    fn a_cancelled_scheduled_task_leaves_no_timer() {
+        let mut tasks = Tasks::default();
+        let now = Instant::now();
+        let id = tasks.spawn_at(now, Box::new(|| ()));
+        assert!(matches!(tasks.cancel(id), Ok(Some(_))));
+        assert_eq!((tasks.count(), tasks.next_deadline()), (0, None));
+        tasks.expire(now);
+        assert_eq!(tasks.ready_count(), 0);
     }
 
     #[test]
