@@ -259,6 +259,8 @@ pub(crate) enum Token {
     Listener(u32),
     Bell,
     Signals,
+    /// What tasks wait for; which it is, is known to descriptors.rs.
+    Descriptors,
 }
 
 const NOT_A_CONNECTION: u64 = 1 << 63;
@@ -270,6 +272,7 @@ impl From<Token> for u64 {
             Token::Listener(index) => NOT_A_CONNECTION | u64::from(index),
             Token::Bell => NOT_A_CONNECTION | 1 << 32,
             Token::Signals => NOT_A_CONNECTION | 2 << 32,
+            Token::Descriptors => NOT_A_CONNECTION | 3 << 32,
         }
     }
 }
@@ -282,7 +285,8 @@ impl From<u64> for Token {
             (false, generation) => Token::Connection(ConnectionId { index: low, generation }),
             (true, 0) => Token::Listener(low),
             (true, 1) => Token::Bell,
-            (true, _) => Token::Signals,
+            (true, 2) => Token::Signals,
+            (true, _) => Token::Descriptors,
         }
     }
 }
@@ -300,6 +304,7 @@ mod tests {
             Token::Listener(9),
             Token::Bell,
             Token::Signals,
+            Token::Descriptors,
         ];
         for token in all {
             assert_eq!(Token::from(u64::from(token)), token);

@@ -19,6 +19,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! [`wait_ready`] parks a handler, or a task that one has spawned, until any other descriptor is ready:
+//! a connection to a database, a pipe.
+//!
 //! A host that wants to look at a request's head without copying it implements [`Service`] itself.
 //!
 //! # What it refuses to know
@@ -30,6 +33,7 @@ mod address;
 mod client;
 mod config;
 mod connection;
+mod descriptors;
 mod driver;
 mod exchange;
 mod handler;
@@ -49,6 +53,7 @@ pub use address::Address;
 pub use client::Client;
 pub use config::{ChunkedBodies, Config};
 pub use connection::CloseReason;
+pub use descriptors::{Readiness, WaitError, cancel_waits, wait_ready};
 pub use exchange::{BeginError, Exchange, LengthMismatch, duplicate_file};
 pub use handler::{Handler, Request, handler};
 pub use heartbeat::Heartbeat;

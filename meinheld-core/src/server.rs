@@ -27,6 +27,7 @@ use crate::accept::{Accepted, Listeners};
 use crate::address::Address;
 use crate::config::Config;
 use crate::connection::{CloseReason, Token};
+use crate::descriptors::with_running;
 use crate::driver::Driver;
 use crate::listener::Listener;
 use crate::service::{Report, Service};
@@ -90,7 +91,8 @@ enum Stop {
 /// How a server's run ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stopped {
-    /// Requests that were cancelled since the time they were given was over.
+    /// Requests that were cancelled since the time they were given was over, and tasks that were no
+    /// requests.
     pub cancelled: usize,
     /// Of those, how many could not be ended and were leaked.
     pub abandoned: usize,
@@ -120,6 +122,11 @@ impl Handle {
     pub fn stop(&self, grace: Option<Duration>) {
         *self.requested.grace.lock().unwrap_or_else(PoisonError::into_inner) = grace;
         self.requested.pending.store(true, Ordering::Release);
+        self.bell.ring();
+    }
+
+    /// Has the loop go round once, and so call [`Service::turn`], even if nothing else happens.
+    pub fn wake(&self) {
         self.bell.ring();
     }
 
@@ -223,11 +230,17 @@ impl<S: Service> Server<S> {
         Ok(())
     }
 
-    /// Serves until it is stopped.
+    /// Serves until it is stopped. Tasks that are no requests, those spawned by a request or on the
+    /// [`scheduler`](Self::scheduler), do not keep it from stopping: they are cancelled in the end.
     ///
     /// # Errors
     /// When the listeners cannot be watched, or waiting for events fails.
     pub fn run(&self) -> io::Result<Stopped> {
+        let driver = &self.driver;
+        with_running(&driver.shared, || driver.scheduler.within(|| self.serve()))
+    }
+
+    fn serve(&self) -> io::Result<Stopped> {
         self.listeners.borrow_mut().watch(&self.driver.shared)?;
         let mut events = Events::with_capacity(EVENTS_MAX);
         let ended = loop {
@@ -307,6 +320,7 @@ impl<S: Service> Server<S> {
             Token::Listener(index) => drop(self.accept(index)),
             Token::Bell => self.bell.silence(),
             Token::Signals => self.take_signals(),
+            Token::Descriptors => self.driver.shared.descriptors.borrow_mut().handle_events(),
         }
     }
 

@@ -13,6 +13,7 @@ use meinheld_coro::{Interrupt, Ticket, Timers};
 use crate::config::Config;
 use crate::connection::Phase;
 use crate::connection::{CloseReason, Connection, ConnectionId, Connections, Token, Waiter};
+use crate::descriptors::Descriptors;
 use crate::http::{RequestKind, ServerFields, error_response};
 use crate::input::{Buffers, Input};
 use crate::sys::{self, Epoll, Interest};
@@ -22,6 +23,7 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) epoll: Epoll,
     pub(crate) connections: RefCell<Connections>,
+    pub(crate) descriptors: RefCell<Descriptors>,
     pub(crate) timers: RefCell<Timers<ConnectionId>>,
     pub(crate) buffers: RefCell<Buffers>,
     pub(crate) fields: RefCell<ServerFields>,
@@ -42,6 +44,7 @@ impl Shared {
             config,
             epoll: Epoll::new()?,
             connections: RefCell::default(),
+            descriptors: RefCell::default(),
             timers: RefCell::default(),
             buffers: RefCell::default(),
             fields: RefCell::default(),

@@ -25,6 +25,21 @@ pub(crate) enum Interest {
     Edge,
 }
 
+/// What a descriptor is watched for until it is reported, once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Once {
+    pub(crate) readable: bool,
+    pub(crate) writable: bool,
+}
+
+impl Once {
+    fn flags(self) -> u32 {
+        let readable = if self.readable { libc::EPOLLIN } else { 0 };
+        let writable = if self.writable { libc::EPOLLOUT } else { 0 };
+        (readable | writable | libc::EPOLLONESHOT).cast_unsigned()
+    }
+}
+
 /// One report: the token of a descriptor, and what became of it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Event {
@@ -81,6 +96,27 @@ impl Epoll {
         };
         let mut event = libc::epoll_event { events: flags.cast_unsigned(), u64: token };
         syscall!(epoll_ctl(self.fd.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &raw mut event))?;
+        Ok(())
+    }
+
+    /// Watches a descriptor for one report; what it is ready for already counts.
+    pub(crate) fn add_once(&self, fd: RawFd, token: u64, wanted: Once) -> io::Result<()> {
+        let mut event = libc::epoll_event { events: wanted.flags(), u64: token };
+        syscall!(epoll_ctl(self.fd.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &raw mut event))?;
+        Ok(())
+    }
+
+    /// Watches a descriptor, which was watched for one report, for another one.
+    pub(crate) fn rearm(&self, fd: RawFd, token: u64, wanted: Once) -> io::Result<()> {
+        let mut event = libc::epoll_event { events: wanted.flags(), u64: token };
+        syscall!(epoll_ctl(self.fd.as_raw_fd(), libc::EPOLL_CTL_MOD, fd, &raw mut event))?;
+        Ok(())
+    }
+
+    /// Stops watching a descriptor that may have been closed.
+    pub(crate) fn forget(&self, fd: RawFd) -> io::Result<()> {
+        let none = std::ptr::null_mut();
+        syscall!(epoll_ctl(self.fd.as_raw_fd(), libc::EPOLL_CTL_DEL, fd, none))?;
         Ok(())
     }
 

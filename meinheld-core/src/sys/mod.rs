@@ -14,7 +14,7 @@ mod file;
 mod signal;
 mod socket;
 
-pub(crate) use epoll::{Bell, Epoll, Event, Events, Interest};
+pub(crate) use epoll::{Bell, Epoll, Event, Events, Interest, Once};
 pub(crate) use file::{descriptor_limit, duplicate, raise_descriptor_limit, send_file, touch};
 pub use signal::SignalPipe;
 pub(crate) use socket::{
@@ -31,6 +31,11 @@ pub(crate) const EAFNOSUPPORT: i32 = libc::EAFNOSUPPORT;
 /// Whether the process, or the system, has no descriptor left.
 pub(crate) fn is_exhaustion(error: &std::io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
+
+/// Whether a descriptor cannot be watched since it is always ready: a regular file's, a directory's.
+pub(crate) fn is_unpollable(error: &std::io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EPERM)
 }
 
 /// Calls a libc function that answers -1 on failure; its result as an `io::Result`.
