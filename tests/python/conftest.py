@@ -107,6 +107,17 @@ class Server:
             f"the server died of {signal.Signals(-status).name}:\n{self.output()}"
         )
         assert self.expects_traceback or "Traceback" not in self.output(), self.output()
+        # The validator's word for an iterable of which close() was not called.
+        assert "without being closed" not in self.output(), self.output()
+
+
+#: Appended to the source of an application: wsgiref's validator stands between it and the server, so
+#: that each breach of PEP 3333, by either, is an AssertionError and a 500.
+VALIDATED = """
+
+from wsgiref.validate import validator as _validator
+app = _validator(app)
+"""
 
 
 def flags(options: dict[str, object]) -> list[str]:
@@ -124,16 +135,22 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     """Start servers: ``serve(source, keep_alive=2)`` runs ``app`` of the source on a free port.
 
     ``app`` names another application, ``pass_fds`` what the process inherits; all
-    other options are flags of the command.
+    other options are flags of the command. The application runs below wsgiref's
+    validator unless ``validate`` is false, which wants a reason beside it.
     """
     servers: list[Server] = []
 
     def start(
-        app_source: str, app: str = "app:app", pass_fds: Sequence[int] = (), **options: object
+        app_source: str,
+        app: str = "app:app",
+        pass_fds: Sequence[int] = (),
+        validate: bool = True,
+        **options: object,
     ) -> Server:
         directory = tmp_path / f"server{len(servers)}"
         directory.mkdir()
-        (directory / "app.py").write_text(textwrap.dedent(app_source))
+        validated = VALIDATED if validate and app == "app:app" else ""
+        (directory / "app.py").write_text(textwrap.dedent(app_source) + validated)
         options.setdefault("bind", "127.0.0.1:0")
         server = Server(directory, [app, *flags(options)], pass_fds)
         servers.append(server)

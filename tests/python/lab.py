@@ -31,7 +31,7 @@ def define(environ):
     events = EVENTS[name] = []
     names = {"events": events}
     exec(environ["wsgi.input"].read(), names)
-    APPS[name] = validator(names["app"]) if "HTTP_X_VALIDATE" in environ else names["app"]
+    APPS[name] = names["app"] if "HTTP_X_PLAIN" in environ else validator(names["app"])
     return ""
 
 def app(environ, start_response):
@@ -200,11 +200,14 @@ class Lab:
         """Open a connection."""
         return Wire(self.address, seconds)
 
-    def define(self, source: str, validate: bool = False) -> str:
-        """Make an application of a source with `app`; what it appends to `events` can be had."""
+    def define(self, source: str, validate: bool = True) -> str:
+        """Make an application of a source with `app`; what it appends to `events` can be had.
+
+        It runs below wsgiref's validator unless `validate` is false, which wants a reason beside it.
+        """
         name = f"app{next(self._names)}"
         self._mark = len(self.server.output())
-        extra = f"X-Name: {name}\r\n" + ("X-Validate: 1\r\n" if validate else "")
+        extra = f"X-Name: {name}\r\n" + ("" if validate else "X-Plain: 1\r\n")
         response = self._ask("-define", extra, textwrap.dedent(source).encode())
         assert response.status == 200, self.server.output()
         return name
@@ -256,7 +259,7 @@ class Lab:
         head = f"{method} {target} HTTP/{version}\r\n{fields}\r\n"
         return head.encode("latin-1") + (body or b"")
 
-    def ask(self, source: str, validate: bool = False, **request: object) -> Response:
+    def ask(self, source: str, validate: bool = True, **request: object) -> Response:
         """Define an application, and send it one request on a connection of its own."""
         return self.ask_again(self.define(source, validate), **request)
 
@@ -270,9 +273,10 @@ class Lab:
 @contextmanager
 def running_lab(directory: Path, source: str = DISPATCHER, **options: object) -> Iterator[Lab]:
     """Run a lab; tracebacks in its log are expected, since applications are to fail."""
-    from conftest import flags
+    from conftest import VALIDATED, flags
 
-    (directory / "app.py").write_text(source)
+    # The dispatcher puts the validator around what it is given.
+    (directory / "app.py").write_text(source if source is DISPATCHER else source + VALIDATED)
     options.setdefault("bind", "127.0.0.1:0")
     server = Server(directory, ["app:app", *flags(options)])
     server.expects_traceback = True

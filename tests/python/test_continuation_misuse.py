@@ -91,7 +91,7 @@ def do_suspend_idle(c, environ):
 
 def do_upload(c, environ):
     kept["idle"] = c
-    return str(len(environ["wsgi.input"].read()))
+    return str(len(environ["wsgi.input"].read(-1)))
 
 def do_upload_begun(c, environ):
     return str("idle" in kept)
@@ -267,8 +267,8 @@ def app(environ, start_response):
         body = said[0] if said else ""
     else:
         ctypes.CFUNCTYPE(None)(read)()
-        body = str(len(environ["wsgi.input"].read()))
-    start_response("200 OK", [])
+        body = str(len(environ["wsgi.input"].read(-1)))
+    start_response("200 OK", [("Content-Type", "text/plain")])
     return [body.encode()]
 """
 
@@ -326,7 +326,7 @@ def test_a_plain_application_has_a_client_and_no_continuation(serve: Callable) -
         from meinheld.middleware import CLIENT_KEY, CONTINUATION_KEY
 
         def app(environ, start_response):
-            start_response("200 OK", [])
+            start_response("200 OK", [("Content-Type", "text/plain")])
             has = [CLIENT_KEY in environ, CONTINUATION_KEY in environ, environ.get(CONTINUATION_KEY)]
             return [repr(has).encode()]
         """

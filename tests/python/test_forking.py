@@ -22,14 +22,14 @@ def app(environ, start_response):
             if how == "raise":
                 raise ValueError("in the child")
             if how == "return":
-                start_response("200 OK", [])
+                start_response("200 OK", [("Content-Type", "text/plain")])
                 return [b"child"]
             environ["meinheld.continuation"].suspend()
         status = os.waitpid(pid, 0)[1]
         body = str(os.waitstatus_to_exitcode(status))
     else:
         body = "here"
-    start_response("200 OK", [])
+    start_response("200 OK", [("Content-Type", "text/plain")])
     return [body.encode()]
 
 app = middleware.SpawnMiddleware(app)

@@ -16,10 +16,12 @@ import pytest
 
 PRELUDE = """
 import errno, http.client, os, socket, sys, threading
+from wsgiref.validate import validator
 from meinheld import server
 
+@validator
 def app(environ, start_response):
-    start_response("200 OK", [])
+    start_response("200 OK", [("Content-Type", "text/plain")])
     return [environ["SERVER_PORT"].encode()]
 
 def ask(address):
@@ -371,8 +373,9 @@ def test_a_time_out_beyond_the_clock_is_none(tmp_path: Path) -> None:
 def test_headers_with_underscores_can_be_kept(tmp_path: Path) -> None:
     """They are dropped unless asked for, since they impersonate those with dashes."""
     program = """
+    @validator
     def app(environ, start_response):
-        start_response("200 OK", [])
+        start_response("200 OK", [("Content-Type", "text/plain")])
         return [environ.get("HTTP_X_USER", "none").encode()]
 
     for keep, answer in [(server.get_underscore_headers(), b"none"), (True, b"ann")]:

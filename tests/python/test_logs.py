@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
+from conftest import VALIDATED
 from lab import Lab, Wire, running_lab
 
 TIME = r"\d\d/[A-Z][a-z][a-z]/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}"
@@ -20,13 +20,13 @@ def app(environ, start_response):
     if what == "/fail":
         raise RuntimeError("the reason")
     if what == "/cut":
-        start_response("200 OK", [])
+        start_response("200 OK", [("Content-Type", "text/plain")])
         return pieces()
     if what == "/environ":
         environ.clear()
     if what == "/timeout":
         return environ["meinheld.client"].continuation().suspend(0.01)
-    start_response("404 Not Found" if what == "/missing" else "200 OK", [])
+    start_response("404 Not Found" if what == "/missing" else "200 OK", [("Content-Type", "text/plain")])
     return [b"hello"]
 def pieces():
     yield b"some"
@@ -122,7 +122,7 @@ def test_uncaught_timeout_is_one_line(lab: Lab) -> None:
 
 def run_without_configuration(tmp_path: Path, before: str = "") -> str:
     """What a server of one's own program writes for one good and one failing request."""
-    (tmp_path / "app.py").write_text(textwrap.dedent(APP))
+    (tmp_path / "app.py").write_text(APP + VALIDATED)
     program = f"""
 import http.client, logging, sys, threading
 from meinheld import server

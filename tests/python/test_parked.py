@@ -120,7 +120,8 @@ def stats(port: int) -> dict[str, int]:
 
 
 def test_a_thousand_wait_and_one_wakes_them_all(serve: Callable) -> None:
-    server = serve(PARKED)
+    # The crowd tells the ends of responses by their lengths, which the validator would hide.
+    server = serve(PARKED, validate=False)
     with crowd(server.port, 1000) as waiting:
         wait_for_parked(server.port, 1000)
         assert get(server.port, "/wake_all").text == "1000"
@@ -135,7 +136,8 @@ def test_ten_thousand_wait_in_one_process(serve: Callable) -> None:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
     try:
-        server = serve(PARKED)
+        # What a request costs is the server's, not the validator's.
+        server = serve(PARKED, validate=False)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     before = stats(server.port)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from conftest import VALIDATED
 from routes import ROUTES, wait_for_parked
 from wire import Client, get, wait_until
 
@@ -95,6 +96,7 @@ def do_interrupt(c, environ):
 
 PROGRAM = (
     STOPPING
+    + VALIDATED
     + """
 def listen():
     server.listen(("127.0.0.1", 0))
@@ -531,6 +533,7 @@ server.run(app)
 
 ON_A_DAEMON_THREAD = """
 import threading, time, urllib.request, socket
+from wsgiref.validate import validator
 from meinheld import middleware, server
 
 parked = threading.Event()
@@ -544,7 +547,7 @@ def app(environ, start_response):
 
 server.listen(("127.0.0.1", 0))
 port = server.addresses()[0][1]
-application = middleware.SpawnMiddleware(app)
+application = validator(middleware.SpawnMiddleware(app))
 threading.Thread(target=server.run, args=(application,), daemon=True).start()
 client = socket.create_connection(("127.0.0.1", port))
 client.sendall(b"GET / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
