@@ -14,7 +14,15 @@
 //!       │            ▼ of patience                             │
 //!       │         (closed) ◀──── close, nothing unread ────────┤
 //!       └──── keep-alive, by way of Discarding an unread body ───┘
+//!
+//!     Busy ── a 101 is out ──▶ Upgraded: coroutines send and receive bytes that are no HTTP any more
+//!                                 │ the request that upgraded it ends
+//!                                 ├──▶ Lingering
+//!                                 └──▶ (closed), if bytes that were begun could not be sent
 //! ```
+//!
+//! A coroutine that waits for its socket stands in `reader` or `writer`, of which an upgraded
+//! connection may have two different ones; one that is suspended stands in `departure`.
 //!
 //! Not here: doing any of it (see driver.rs and exchange.rs).
 
@@ -28,6 +36,7 @@ use slab::Slab;
 use tempfile::SpooledTempFile;
 
 use crate::address::Address;
+use crate::descriptors::Readiness;
 use crate::http::{Decoder, RequestKind};
 use crate::input::Input;
 
@@ -68,6 +77,8 @@ pub(crate) enum Phase {
     Head,
     Collecting(Box<Collection>),
     Busy,
+    /// The same, but the bytes are no HTTP any more.
+    Upgraded,
     /// This many bytes of a body that nobody read are to be dropped before the next head.
     Discarding(u64),
     /// What is still to be sent before our side ends.
@@ -87,15 +98,6 @@ pub(crate) struct Collection {
     pub(crate) spool: SpooledTempFile,
 }
 
-/// Who is to be woken when the socket becomes ready.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Waiter {
-    /// A request that waits for input.
-    Reader(Ticket),
-    /// A request that waits for room.
-    Writer(Ticket),
-}
-
 /// The state of one connection.
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "they are facts independent of each other")]
@@ -107,7 +109,10 @@ pub(crate) struct Connection {
     pub(crate) input: Input,
     /// How many bytes of `input` are known to be no complete head.
     pub(crate) scanned: usize,
-    pub(crate) waiter: Option<Waiter>,
+    /// Who waits for input.
+    pub(crate) reader: Option<Ticket>,
+    /// Who waits for room for output.
+    pub(crate) writer: Option<Ticket>,
     /// Who is suspended, and is to be interrupted when the peer goes.
     pub(crate) departure: Option<Ticket>,
     /// When it was accepted, or its last request ended.
@@ -142,7 +147,8 @@ impl Connection {
             phase: Phase::Head,
             input: Input::default(),
             scanned: 0,
-            waiter: None,
+            reader: None,
+            writer: None,
             departure: None,
             idle_since: now,
             requests_ended: 0,
@@ -164,12 +170,27 @@ impl Connection {
         self.readable || !self.input.is_empty()
     }
 
+    /// Notes who waits; it takes the place of whom it finds.
+    pub(crate) fn begin_wait(&mut self, readiness: Readiness, ticket: Ticket) {
+        if readiness != Readiness::Writable {
+            self.reader = Some(ticket);
+        }
+        if readiness != Readiness::Readable {
+            self.writer = Some(ticket);
+        }
+    }
+
+    /// Ends what [`begin_wait`](Self::begin_wait) began, unless somebody else has taken the place.
+    pub(crate) fn end_wait(&mut self, ticket: Ticket) {
+        self.reader.take_if(|reader| *reader == ticket);
+        self.writer.take_if(|writer| *writer == ticket);
+    }
+
     /// Notes that no request runs on it any more: whatever still refers to that one is stale. Tells
-    /// who still waits for its client to go.
-    pub(crate) fn end_request(&mut self) -> Option<Ticket> {
+    /// who still waits for the socket, or for its client to go.
+    pub(crate) fn end_request(&mut self) -> [Option<Ticket>; 3] {
         self.requests_ended = self.requests_ended.wrapping_add(1);
-        self.waiter = None;
-        self.departure.take()
+        [self.reader.take(), self.writer.take(), self.departure.take()]
     }
 
     /// Whether no request is being received or answered.
@@ -238,6 +259,14 @@ impl Connections {
     pub(crate) fn suspended_tasks(&self) -> Vec<TaskId> {
         let tickets = self.slots.iter().filter_map(|(_, (_, connection))| connection.departure);
         tickets.map(Ticket::task).collect()
+    }
+
+    /// Who waits for input on an upgraded connection.
+    pub(crate) fn upgraded_readers(&self) -> Vec<Ticket> {
+        let upgraded = self.slots.iter().filter_map(|(_, (_, connection))| {
+            connection.reader.filter(|_| matches!(connection.phase, Phase::Upgraded))
+        });
+        upgraded.collect()
     }
 
     fn ids_of(&self, wanted: impl Fn(&Connection) -> bool) -> Vec<ConnectionId> {

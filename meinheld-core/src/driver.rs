@@ -13,13 +13,14 @@ use meinheld_coro::Scheduler;
 use tempfile::SpooledTempFile;
 
 use crate::config::ChunkedBodies;
-use crate::connection::{CloseReason, Collection, Connection, ConnectionId, Phase, Waiter};
+use crate::connection::{CloseReason, Collection, Connection, ConnectionId, Phase};
 use crate::exchange::{Expectation, RequestBody};
 use crate::http::{
     BodyError, CONTINUE, Decoder, Framing, HeadIndex, Parsed, RequestFacts, RequestKind,
     may_complete,
 };
 use crate::input::Input;
+use crate::receiving::Received;
 use crate::seldom::Seldom;
 use crate::serve::Incoming;
 use crate::service::{Report, Service};
@@ -41,19 +42,6 @@ pub(crate) struct Driver<S: Service> {
     pub(crate) overloads: Seldom,
     /// The head that was parsed last.
     pub(crate) index: RefCell<HeadIndex>,
-}
-
-/// What came of receiving.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Received {
-    /// Bytes, and perhaps there are more.
-    Some,
-    /// Bytes, and no more for now.
-    Drained,
-    /// None for now.
-    Nothing,
-    /// The peer has ended its side.
-    End,
 }
 
 /// Whether a connection can go on at once.
@@ -113,11 +101,13 @@ impl<S: Service> Driver<S> {
         let known = self.shared.with(id, |connection| {
             connection.readable |= event.readable;
             connection.peer_closed |= event.peer_closed;
-            (connection.waiter, connection.departure, connection.may_advance(event))
+            let reader = connection.reader.filter(|_| event.readable);
+            let writer = connection.writer.filter(|_| event.writable);
+            ([reader, writer], connection.departure, connection.may_advance(event))
         });
-        let Some((waiter, departure, may_advance)) = known else { return };
-        if let Some(waiter) = waiter {
-            self.wake(waiter, event);
+        let Some((ready, departure, may_advance)) = known else { return };
+        for ticket in ready.into_iter().flatten() {
+            self.scheduler.wake(ticket);
         }
         if let (Some(ticket), true) = (departure, event.peer_closed) {
             self.scheduler.interrupt(ticket);
@@ -125,14 +115,6 @@ impl<S: Service> Driver<S> {
         if may_advance {
             self.advance(id);
         }
-    }
-
-    fn wake(&self, waiter: Waiter, event: Event) {
-        match waiter {
-            Waiter::Reader(ticket) if event.readable => self.scheduler.wake(ticket),
-            Waiter::Writer(ticket) if event.writable => self.scheduler.wake(ticket),
-            Waiter::Reader(_) | Waiter::Writer(_) => false,
-        };
     }
 
     /// Goes on with a connection that no request runs on, until it has to wait.
@@ -157,7 +139,7 @@ impl<S: Service> Driver<S> {
             Phase::Collecting(_) => Some(What::Collect),
             Phase::Discarding(_) => Some(What::Discard),
             Phase::Lingering(_) => Some(What::Linger),
-            Phase::Busy => None,
+            Phase::Busy | Phase::Upgraded => None,
         });
         match what.flatten() {
             None => Step::Wait,
@@ -175,7 +157,7 @@ impl<S: Service> Driver<S> {
             Phase::Head => Err(RequestKind::Other),
             Phase::Collecting(collection) => Err(collection.kind),
             Phase::Discarding(_) | Phase::Lingering(_) => Ok(Some(CloseReason::LingerExpired)),
-            Phase::Busy => Ok(None),
+            Phase::Busy | Phase::Upgraded => Ok(None),
         });
         match reason {
             None | Some(Ok(None)) => {}
@@ -216,7 +198,7 @@ impl<S: Service> Driver<S> {
 
     fn receive_head(self: &Rc<Self>, id: ConnectionId, input: Input, scanned: usize) -> Step {
         let mut input = self.shared.buffers.borrow_mut().grow(input);
-        let received = self.receive(id, &mut input);
+        let received = self.shared.receive(id, &mut input);
         match received {
             Ok(Received::Some | Received::Drained) => {}
             Ok(Received::Nothing) => return self.wait_for_head(id, input, scanned),
@@ -241,7 +223,7 @@ impl<S: Service> Driver<S> {
     fn after_head(&self, id: ConnectionId) -> Step {
         let more = self.shared.with(id, |connection| match connection.phase {
             Phase::Collecting(_) | Phase::Lingering(_) => Some(connection.readable),
-            Phase::Head | Phase::Busy | Phase::Discarding(_) => None,
+            Phase::Head | Phase::Busy | Phase::Upgraded | Phase::Discarding(_) => None,
         });
         match more.flatten() {
             Some(true) => Step::Again,
@@ -390,7 +372,7 @@ impl<S: Service> Driver<S> {
     /// Receives more of a body that is collected, and begins the request when it is complete.
     fn collect(self: &Rc<Self>, id: ConnectionId) -> Step {
         let mut input = self.shared.buffers.borrow_mut().grow(Input::default());
-        let received = self.receive(id, &mut input);
+        let received = self.shared.receive(id, &mut input);
         let step = match received {
             Ok(Received::Some | Received::Drained) => self.collect_from(id, &mut input),
             Ok(Received::Nothing) => self.watch(id),
@@ -453,7 +435,7 @@ impl<S: Service> Driver<S> {
             return Step::Wait;
         }
         let mut input = self.shared.buffers.borrow_mut().grow(Input::default());
-        let received = self.receive(id, &mut input);
+        let received = self.shared.receive(id, &mut input);
         if let Ok(Received::Nothing) = received {
             input = self.shared.buffers.borrow_mut().shrink(input);
         }
@@ -471,7 +453,7 @@ impl<S: Service> Driver<S> {
             self.shared.flush(id);
         }
         let mut input = self.shared.buffers.borrow_mut().grow(Input::default());
-        let received = self.receive(id, &mut input);
+        let received = self.shared.receive(id, &mut input);
         let dropped = input.unread().len();
         input.consume(dropped);
         self.shared.buffers.borrow_mut().shrink(input);
@@ -489,29 +471,6 @@ impl<S: Service> Driver<S> {
             Ok(Received::End) => self.close(id, CloseReason::PeerClosed),
             Err(_) => self.close(id, CloseReason::SocketError),
         }
-    }
-
-    /// Receives once.
-    fn receive(&self, id: ConnectionId, input: &mut Input) -> io::Result<Received> {
-        let known = self.shared.with(id, |connection| (connection.fd(), connection.peer_closed));
-        let (fd, peer_closed) = known.ok_or(io::ErrorKind::NotConnected)?;
-        let buffer = input.tail();
-        let room = buffer.capacity() - buffer.len();
-        let received = match sys::receive_into(fd, buffer) {
-            Ok(0) => Received::End,
-            // A read that leaves room has taken all there was; the end, if it has been seen, is
-            // still to be read.
-            Ok(count) if count < room && !peer_closed => Received::Drained,
-            Ok(_) => Received::Some,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Received::Nothing,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Received::Some,
-            Err(error) => return Err(error),
-        };
-        self.shared.with(id, |connection| {
-            connection.readable = received == Received::Some;
-            connection.peer_closed |= received == Received::End;
-        });
-        Ok(received)
     }
 
     fn watch(&self, id: ConnectionId) -> Step {
@@ -534,7 +493,7 @@ impl Connection {
         match self.phase {
             Phase::Lingering(_) => true,
             Phase::Head | Phase::Collecting(_) | Phase::Discarding(_) => event.readable,
-            Phase::Busy => false,
+            Phase::Busy | Phase::Upgraded => false,
         }
     }
 

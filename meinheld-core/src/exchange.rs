@@ -8,6 +8,7 @@
 //!                      │  ▲___begin again___│                   │             ▲
 //!                      └──────────── end: a 500 ────────────────┼─────────────┘
 //!                                                 any failed send ──▶ Broken
+//!                   Unbegun ──upgrade──▶ Upgraded                (the bytes are no HTTP any more)
 //! ```
 //!
 //! Every call that says so may wait; nothing is buffered beyond the head, so that a client that
@@ -15,21 +16,25 @@
 
 mod body;
 mod file;
+mod upgrade;
 
 use std::io::{self, IoSlice};
 use std::num::NonZeroUsize;
 use std::os::fd::RawFd;
+use std::rc::Rc;
 
 pub(crate) use body::{Expectation, RequestBody};
 pub use file::duplicate_file;
+pub use upgrade::UpgradeError;
 
 use crate::client::Client;
-use crate::connection::Waiter;
+use crate::descriptors::Readiness;
 use crate::http::{
     BodyEncoding, BodyPlan, CHUNK_END, ChunkHeader, KeepAlive, LAST_CHUNK, RequestFacts,
     ResponseBuilder, ResponseError, early_hints, error_response, reason_phrase,
 };
 use crate::sys;
+use crate::upgraded::Traffic;
 
 /// An unread rest of a request body up to this many bytes is read and dropped to keep the
 /// connection; for more, closing it is cheaper.
@@ -55,6 +60,7 @@ enum Response {
     Begun(ResponseBuilder),
     Body(BodyPlan),
     Ended(KeepAlive),
+    Upgraded(Rc<Traffic>),
     Broken,
 }
 
@@ -254,7 +260,7 @@ impl Exchange {
                 self.announce_length(0);
                 self.send(b"")?;
             }
-            Response::Body(_) | Response::Ended(_) | Response::Broken => {}
+            Response::Body(_) | Response::Ended(_) | Response::Upgraded(_) | Response::Broken => {}
         }
         let Response::Body(plan) = self.response else { return Ok(()) };
         let mut keep_alive = plan.keep_alive;
@@ -279,9 +285,14 @@ impl Exchange {
         if self.muted {
             return Ok(());
         }
-        if self.is_head_sent() {
-            self.response = Response::Broken;
-            return Ok(());
+        match self.response {
+            Response::Unbegun | Response::Begun(_) => {}
+            // What has been sent of another protocol is nothing to add to.
+            Response::Upgraded(_) => return Ok(()),
+            _ => {
+                self.response = Response::Broken;
+                return Ok(());
+            }
         }
         let mut out = Vec::new();
         error_response(status, self.facts.kind, &self.client.shared.fields.borrow(), &mut out);
@@ -311,7 +322,7 @@ impl Exchange {
             Response::Body(plan) => {
                 plan.encoding == BodyEncoding::None || self.mismatch == Some(LengthMismatch::Excess)
             }
-            Response::Ended(_) | Response::Broken => true,
+            Response::Ended(_) | Response::Upgraded(_) | Response::Broken => true,
         }
     }
 
@@ -325,9 +336,13 @@ impl Exchange {
         self.status
     }
 
-    /// How many bytes of the response's body have been sent, framing not counted.
+    /// How many bytes of the response's body have been sent, framing not counted; after an upgrade,
+    /// all bytes that have been sent since.
     pub fn body_bytes_sent(&self) -> u64 {
-        self.body_bytes_sent
+        match &self.response {
+            Response::Upgraded(traffic) => traffic.bytes_sent(),
+            _ => self.body_bytes_sent,
+        }
     }
 
     /// How the body differed from its announced length, once that is known.
@@ -340,7 +355,12 @@ impl Exchange {
         if self.muted {
             return Conclusion::Linger;
         }
-        let Response::Ended(keep_alive) = self.response else { return Conclusion::Broken };
+        let keep_alive = match &self.response {
+            Response::Ended(keep_alive) => *keep_alive,
+            // What the peer has not read yet must not be destroyed (RFC 9112 section 9.6).
+            Response::Upgraded(traffic) if !traffic.is_cut() => return Conclusion::Linger,
+            _ => return Conclusion::Broken,
+        };
         let unread = match self.body {
             RequestBody::Streaming { left } => left,
             RequestBody::Empty | RequestBody::Collected { .. } => 0,
@@ -368,6 +388,11 @@ impl Exchange {
             Response::Broken => {
                 self.response = Response::Broken;
                 return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            Response::Upgraded(traffic) => {
+                self.response = Response::Upgraded(traffic);
+                let message = "the connection has been upgraded to another protocol";
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
             }
             sent => {
                 self.response = sent;
@@ -462,7 +487,8 @@ impl Exchange {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     let shared = &self.client.shared;
-                    shared.wait(self.client.id, Waiter::Writer, shared.config.send_timeout)
+                    let timeout = shared.config.send_timeout;
+                    shared.wait(self.client.id, Readiness::Writable, Some(timeout))
                 }
                 Err(error) => Err(error),
                 Ok(count) => return Ok(count),

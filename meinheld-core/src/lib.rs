@@ -41,6 +41,7 @@ mod heartbeat;
 pub mod http;
 mod input;
 mod listener;
+mod receiving;
 mod seldom;
 mod serve;
 mod server;
@@ -48,16 +49,18 @@ mod service;
 mod shared;
 #[allow(unsafe_code)] // the system calls
 mod sys;
+mod upgraded;
 
 pub use address::Address;
 pub use client::Client;
 pub use config::{ChunkedBodies, Config};
 pub use connection::CloseReason;
 pub use descriptors::{Readiness, WaitError, cancel_waits, wait_ready};
-pub use exchange::{BeginError, Exchange, LengthMismatch, duplicate_file};
+pub use exchange::{BeginError, Exchange, LengthMismatch, UpgradeError, duplicate_file};
 pub use handler::{Handler, Request, handler};
 pub use heartbeat::Heartbeat;
 pub use listener::{ListenError, Listener};
 pub use server::{Handle, Server, Stopped, descriptor_limit, raise_descriptor_limit};
 pub use service::{ConnectionInfo, Report, Service};
 pub use sys::SignalPipe;
+pub use upgraded::Upgraded;

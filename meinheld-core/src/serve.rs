@@ -70,7 +70,8 @@ impl<S: Service> Driver<S> {
         let _ = exchange.end();
         let conclusion = exchange.conclude();
         drop(exchange);
-        if let Some(Some(ticket)) = self.shared.with(id, Connection::end_request) {
+        let waiting = self.shared.with(id, Connection::end_request);
+        for ticket in waiting.into_iter().flatten().flatten() {
             self.scheduler.interrupt(ticket);
         }
         self.conclude(id, conclusion);
@@ -111,7 +112,11 @@ impl<S: Service> Driver<S> {
             }
             Conclusion::Close => self.finish(id, CloseReason::Finished),
             Conclusion::Leave => self.leave(id, CloseReason::Finished),
-            Conclusion::Linger => self.shared.linger(id, Vec::new()),
+            Conclusion::Linger => {
+                self.shared.linger(id, Vec::new());
+                // The peer's end may be known already, and no event would tell of it again.
+                self.shared.queue(id);
+            }
             Conclusion::Broken => self.shared.close(id, CloseReason::SocketError),
         }
     }

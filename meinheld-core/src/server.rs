@@ -410,6 +410,7 @@ impl<S: Service> Server<S> {
                 timeout if timeout.is_zero() || grace == Some(Duration::ZERO) => self.close_idle(),
                 timeout => self.hurry_idle(timeout),
             }
+            self.tell_upgraded();
         }
     }
 
@@ -420,6 +421,15 @@ impl<S: Service> Server<S> {
         let idle = shared.connections.borrow().idle_ids();
         for id in idle {
             shared.arm_within(id, timeout);
+        }
+    }
+
+    /// Has those look up who wait for input in another protocol than HTTP, which has no next request
+    /// to end with: see [`Upgraded::is_stopping`](crate::Upgraded::is_stopping).
+    fn tell_upgraded(&self) {
+        let readers = self.driver.shared.connections.borrow().upgraded_readers();
+        for ticket in readers {
+            self.driver.scheduler.interrupt(ticket);
         }
     }
 

@@ -8,12 +8,12 @@ use std::io;
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use meinheld_coro::{Interrupt, Ticket, Timers};
+use meinheld_coro::{Interrupt, Timers};
 
 use crate::config::Config;
 use crate::connection::Phase;
-use crate::connection::{CloseReason, Connection, ConnectionId, Connections, Token, Waiter};
-use crate::descriptors::Descriptors;
+use crate::connection::{CloseReason, Connection, ConnectionId, Connections, Token};
+use crate::descriptors::{Descriptors, Readiness};
 use crate::http::{RequestKind, ServerFields, error_response};
 use crate::input::{Buffers, Input};
 use crate::sys::{self, Epoll, Interest};
@@ -85,21 +85,22 @@ impl Shared {
         Ok(())
     }
 
-    /// Parks the running request until its connection is ready, for `timeout` at the most.
+    /// Parks the running coroutine until the connection is ready, for `timeout` at the most.
     pub(crate) fn wait(
         &self,
         id: ConnectionId,
-        waiter: impl FnOnce(Ticket) -> Waiter,
-        timeout: Duration,
+        readiness: Readiness,
+        timeout: Option<Duration>,
     ) -> io::Result<()> {
         let Some(ticket) = meinheld_coro::ticket() else {
             return Err(io::Error::other("only a request can wait for its client"));
         };
-        self.with(id, |connection| connection.waiter = Some(waiter(ticket)));
-        self.park_connection(id)?;
-        let parked = meinheld_coro::park(Instant::now().checked_add(timeout));
-        self.with(id, |connection| connection.waiter = None);
-        parked.map_err(|interrupt| match interrupt {
+        self.with(id, |connection| connection.begin_wait(readiness, ticket));
+        let prepared = self.park_connection(id);
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let parked = prepared.map(|()| meinheld_coro::park(deadline));
+        self.with(id, |connection| connection.end_wait(ticket));
+        parked?.map_err(|interrupt| match interrupt {
             Interrupt::TimedOut => io::Error::from(io::ErrorKind::TimedOut),
             other => io::Error::other(other),
         })

@@ -8,7 +8,7 @@ use meinheld_coro::Interrupt;
 use tempfile::SpooledTempFile;
 
 use super::Exchange;
-use crate::connection::Waiter;
+use crate::descriptors::Readiness;
 use crate::http::CONTINUE;
 use crate::sys;
 
@@ -96,7 +96,8 @@ impl Exchange {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.client.with(|connection| connection.readable = false);
                     let shared = &self.client.shared;
-                    shared.wait(self.client.id, Waiter::Reader, shared.config.body_timeout)?;
+                    let timeout = shared.config.body_timeout;
+                    shared.wait(self.client.id, Readiness::Readable, Some(timeout))?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 other => return other,
