@@ -77,6 +77,12 @@ bench-instructions: $(VENV)/.installed ## Count the instructions of a request, b
 	@command -v valgrind >/dev/null || { echo 'no valgrind: apt-get install valgrind'; exit 2; }
 	$(VENV)/bin/python benches/instructions $(COUNT)
 
+# Peers that cannot be installed are left out of the comparison, which says so.
+.PHONY: bench
+bench: $(VENV)/.peers $(VENV)/.wheel ## Compare with other servers (BENCH='--rounds 1 --only hello')
+	$(VENV)-peers/bin/python -m pip install --quiet --force-reinstall --no-deps --no-index $(VENV)/wheel/*.whl
+	$(VENV)-peers/bin/python benches/compare $(BENCH)
+
 .PHONY: wheel
 wheel: $(VENV)/.wheel ## Build the wheel into dist/
 	@mkdir -p dist && cp $(VENV)/wheel/*.whl dist/ && ls dist/*.whl
@@ -139,6 +145,13 @@ $(VENV)/.chat: requirements/chat.txt | $(VENV)/.build
 
 $(VENV)/.test: requirements/test.txt requirements/build.txt requirements/chat.txt | $(VENV)/.build
 	$(VENV)/bin/python -m pip install --quiet -r requirements/test.txt
+	@touch $@
+
+$(VENV)/.peers: requirements/bench.txt | $(VENV)/.build
+	$(PYTHON) -m venv $(VENV)-peers
+	@while read -r peer; do \
+		$(VENV)-peers/bin/python -m pip install --quiet "$$peer" || echo "left out: $$peer"; \
+	done < requirements/bench.txt
 	@touch $@
 
 $(VENV)/.wheel: $(sources) | $(VENV)/.build

@@ -1,0 +1,42 @@
+"""Starts a server that has no command of its own: python run.py SERVER PORT MODULE."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+
+def main(server: str, port: int, module: str) -> None:
+    """Run it until it is ended."""
+    app = importlib.import_module(module).app
+    run = importlib.import_module("gevent.pywsgi" if server == "gevent" else server)
+    if server == "meinheld":
+        serve_meinheld(app, port)
+    elif server == "bjoern":
+        run.run(app, "127.0.0.1", port)
+    elif server == "fastwsgi":
+        run.run(wsgi_app=app, host="127.0.0.1", port=port)
+    elif server == "freastal":
+        run.serve(app, host="127.0.0.1", port=port)
+    elif server == "gevent":
+        run.WSGIServer(("127.0.0.1", port), app, log=None, backlog=20_000).serve_forever()
+    elif server == "waitress":
+        run.serve(app, host="127.0.0.1", port=port, connection_limit=20_000, _quiet=True)
+
+
+def serve_meinheld(app: object, port: int) -> None:
+    """With the middleware that gives each request its continuation in place."""
+    middleware = importlib.import_module("meinheld.middleware")
+    server = importlib.import_module("meinheld.server")
+    if not isinstance(app, middleware.SpawnMiddleware):
+        app = middleware.SpawnMiddleware(app)
+    server.set_keepalive(75)
+    server.listen(("127.0.0.1", port))
+    server.run(app, silent=1)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3])

@@ -1,0 +1,197 @@
+"""The servers under comparison: how each is started, and what it costs while it runs."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+APPS = Path(__file__).resolve().parent / "apps"
+TICKS = os.sysconf("SC_CLK_TCK")
+START_SECONDS = 20
+STOP_SECONDS = 5
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A server that can be started."""
+
+    name: str
+    command: tuple[str, ...]
+    package: str = ""
+    # By what a request can wait: see apps/parking.py.
+    parking: str | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def version(self) -> str | None:
+        """The installed version, or None."""
+        try:
+            return importlib.metadata.version(self.package or self.name)
+        except importlib.metadata.PackageNotFoundError:
+            return None
+
+
+def own(name: str, parking: str | None = None) -> Kind:
+    """A server that is started from a program."""
+    return Kind(name, ("{python}", "run.py", name, "{port}", "{module}"), parking=parking)
+
+
+def tool(name: str) -> str:
+    """A command beside the interpreter."""
+    return str(Path(sys.executable).parent / name)
+
+
+GRANIAN = (
+    tool("granian"),
+    *("--interface", "wsgi", "--host", "127.0.0.1", "--port", "{port}"),
+    *("--no-ws", "--no-log", "--backlog", "20000", "--backpressure", "20000"),
+)
+UWSGI = (
+    tool("uwsgi"),
+    *("--http11-socket", "127.0.0.1:{port}", "--module", "{module}:app", "--disable-logging"),
+    *("--die-on-term", "--listen", "4096", "--so-keepalive"),
+)
+GUNICORN = (
+    tool("gunicorn"),
+    *("--bind", "127.0.0.1:{port}", "--workers", "1", "--keep-alive", "75", "--log-level", "error"),
+    *("--backlog", "20000", "--worker-connections", "20000", "{module}:app"),
+)
+
+KINDS = [
+    own("meinheld", "meinheld"),
+    own("bjoern"),
+    own("fastwsgi"),
+    own("freastal"),
+    Kind("granian", (*GRANIAN, "--blocking-threads", "{threads}", "{module}:app"), parking="threads"),
+    Kind(
+        "gunicorn+gevent",
+        (*GUNICORN, "--worker-class", "gevent"),
+        package="gunicorn",
+        parking="gevent",
+    ),
+    own("gevent", "gevent"),
+    own("waitress"),
+    Kind("uwsgi", UWSGI),
+]
+
+
+class Failed(Exception):
+    """A server did not do what was asked of it; the message is a line."""
+
+
+class Running:
+    """A server that runs; as a context manager it ends with the block."""
+
+    def __init__(self, kind: Kind, module: str, cpu: int, *, threads: int = 1) -> None:
+        """Start it on one processor, and wait until it answers."""
+        self.kind = kind
+        self.port = free_port()
+        self._directory = tempfile.TemporaryDirectory(prefix="compare-")
+        self.log = Path(self._directory.name) / "log"
+        words = {"python": sys.executable, "port": self.port, "module": module, "threads": threads}
+        command = [word.format(**words) for word in kind.command]
+        environment = {**os.environ, **kind.environment, "PYTHONPATH": str(APPS)}
+        environment["COMPARE_PARKING"] = kind.parking or "threads"
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                ["taskset", "-c", str(cpu), *command],
+                cwd=APPS,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        try:
+            self._wait()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                break
+            with contextlib.suppress(OSError, Failed):
+                self.ask("/", 2)
+                return
+            time.sleep(0.05)
+        lines = [line for line in self.log.read_text(errors="replace").splitlines() if line[2:]]
+        raise Failed(f"{self.kind.name} did not start: {(lines or ['it said nothing'])[-1][:200]}")
+
+    def __enter__(self) -> Running:
+        """Return the server."""
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        """End it."""
+        self.stop()
+
+    def ask(self, path: str, seconds: float = 10) -> bytes:
+        """The body of a request on a connection of its own."""
+        with socket.create_connection(("127.0.0.1", self.port), seconds) as peer:
+            peer.sendall(f"GET {path} HTTP/1.0\r\nHost: x\r\n\r\n".encode())
+            pieces = []
+            while piece := peer.recv(65536):
+                pieces.append(piece)
+        head, _, body = b"".join(pieces).partition(b"\r\n\r\n")
+        if b" 200 " not in head[:20]:
+            raise Failed(f"{self.kind.name} answered {head[:40]!r} to {path}")
+        return body
+
+    def pids(self) -> list[int]:
+        """Its processes: all of its session."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):
+                    if os.getsid(int(entry.name)) == self._process.pid:
+                        found.append(int(entry.name))
+        return found
+
+    def rss(self) -> int:
+        """Resident memory of all its processes, in KiB."""
+        total = 0
+        for pid in self.pids():
+            with contextlib.suppress(OSError, IndexError):
+                pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+                total += pages * os.sysconf("SC_PAGE_SIZE") // 1024
+        return total
+
+    def cpu_seconds(self) -> tuple[float, float]:
+        """Processor time so far: in user mode, and in the kernel."""
+        user = system = 0
+        for pid in self.pids():
+            with contextlib.suppress(OSError, IndexError):
+                stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+                user, system = user + int(stat[11]), system + int(stat[12])
+        return user / TICKS, system / TICKS
+
+    def stop(self) -> None:
+        """End all of its processes."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(STOP_SECONDS)
+                break
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._directory.cleanup()
+
+
+def free_port() -> int:
+    """A port that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
