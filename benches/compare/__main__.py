@@ -18,11 +18,13 @@ import tempfile
 import time
 from pathlib import Path
 
+import counters
+import startup
 import workloads
-from load import Generator
+from load import Figures, Generator
 from servers import KINDS, Failed, Kind, Running
 from table import Cell, Table
-from workloads import WORKLOADS, Workload
+from workloads import BESIDE, LOGGED, WORKLOADS, Workload
 
 OURS = "meinheld"
 SETTLE_SECONDS = 20.0
@@ -42,6 +44,10 @@ class Comparison:
         parking = [kind.name for kind in kinds if kind.parking]
         self.memory = Table("Parked requests, memory", parking, "KiB each", rising=False)
         self.wakes = Table("Parked requests, all woken by one", parking, "ms", rising=False)
+        self.beside = Table("Hello beside parked requests", parking, "µs a request", rising=False)
+        self.users = Table("Instructions in user mode", names, "a request", rising=False)
+        self.kernels = Table("Instructions in the kernel", names, "a request", rising=False)
+        self.counts = counters.are_available()
         self.generator = Generator(options.client_cpu)
 
     def round(self) -> None:
@@ -50,10 +56,15 @@ class Comparison:
             for kind in self.kinds:
                 if load.module == "plain" or kind.parking:
                     self.attempt(self.rates.cell(load.name, kind.name), kind, load)
+        for kind in self.kinds:
+            if kind.name == OURS and self.options.only in LOGGED.name:
+                self.attempt(self.rates.cell(LOGGED.name, OURS), kind, LOGGED)
+        parking = [kind for kind in self.kinds if kind.parking and self.options.parked]
+        for kind in parking:
+            self.alone(kind)
         for count in self.options.parked:
-            for kind in self.kinds:
-                if kind.parking:
-                    self.park(kind, count)
+            for kind in parking:
+                self.park(kind, count)
 
     def chosen(self, loads: list[Workload]) -> list[Workload]:
         """Those whose names contain what was asked for."""
@@ -64,34 +75,44 @@ class Comparison:
         if cell.refusal:
             return
         threads = 64 if load.module == "parking" else 1
+        cpu = self.options.server_cpu
         try:
-            with Running(kind, load.module, self.options.server_cpu, threads=threads) as server:
+            with Running(kind, load.module, cpu, threads=threads, logged=load.logged) as server:
                 self.generator.steady(server, load, self.options.seconds / 5).check(kind.name)
-                before = server.cpu_seconds()
-                figures = self.generator.steady(server, load, self.options.seconds)
-                after = server.cpu_seconds()
+                figures, spent = self.measure(server, load)
             figures.check(kind.name)
         except (Failed, OSError, subprocess.TimeoutExpired) as error:
             cell.refusal = one_line(error)
             self.say(f"{load.name}: {kind.name}: {cell.refusal}")
             return
         cell.values.append(figures.rate)
-        spent = sum(after) - sum(before)
-        self.costs.cell(load.name, kind.name).values.append(spent / figures.answered * 1e6)
-        self.say(f"{load.name}: {kind.name}: {figures.rate:,.0f}/s, p99 {figures.p99_ns / 1e6:.2f} ms")
+        for table, value in zip((self.costs, self.users, self.kernels), spent, strict=False):
+            table.cell(load.name, kind.name).values.append(value / figures.answered)
+        rate, latency = figures.rate, figures.p99_ns / 1e6
+        self.say(f"{load.name}: {kind.name}: {rate:,.0f}/s, p99 {latency:.2f} ms")
+
+    def measure(self, server: Running, load: Workload) -> tuple[Figures, list[float]]:
+        """The load's figures; microseconds of processor time, and instructions if they count."""
+        counting = counters.Counters(server.pids())
+        before = server.cpu_seconds()
+        with counting if self.counts else contextlib.nullcontext():
+            figures = self.generator.steady(server, load, self.options.seconds)
+        spent = sum(server.cpu_seconds()) - sum(before)
+        return figures, [spent * 1e6, *counting.instructions]
 
     def park(self, kind: Kind, count: int) -> None:
-        """So many requests wait, and one wakes them."""
-        memory = self.memory.cell(f"{count:,}", kind.name)
+        """So many requests wait, others go on beside them, and one wakes them."""
         wakes = self.wakes.cell(f"{count:,}", kind.name)
         if wakes.refusal:
             return
+        cpu = self.options.server_cpu
         try:
-            with Running(kind, "parking", self.options.server_cpu, threads=count + 2) as server:
+            with Running(kind, "parking", cpu, threads=count + 64) as server:
                 before = server.rss()
                 with self.generator.parked(server, count, WAKE_SECONDS) as parked:
                     settle(server, count)
                     each = (server.rss() - before) / count
+                    self.hello_beside(f"{count:,}", kind, server)
                     figures = parked.wake()
             figures.check(kind.name)
             if figures.answered != count:
@@ -100,9 +121,20 @@ class Comparison:
             wakes.refusal = one_line(error)
             self.say(f"{count:,} parked: {kind.name}: {wakes.refusal}")
             return
-        memory.values.append(each)
+        self.memory.cell(f"{count:,}", kind.name).values.append(each)
         wakes.values.append(figures.seconds * 1e3)
         self.say(f"{count:,} parked: {kind.name}: {each:.1f} KiB, {figures.seconds * 1e3:,.0f} ms")
+
+    def alone(self, kind: Kind) -> None:
+        """The same server with nothing parked."""
+        with contextlib.suppress(Failed, OSError, subprocess.TimeoutExpired):
+            with Running(kind, "parking", self.options.server_cpu, threads=64) as server:
+                self.hello_beside("none", kind, server)
+
+    def hello_beside(self, row: str, kind: Kind, server: Running) -> None:
+        """What other requests cost."""
+        figures, spent = self.measure(server, BESIDE)
+        self.beside.cell(row, kind.name).values.append(spent[0] / figures.answered)
 
     def say(self, line: str) -> None:
         """Tell how far it is."""
@@ -110,7 +142,8 @@ class Comparison:
 
     def report(self) -> str:
         """All tables."""
-        tables = [self.rates, self.costs, self.memory, self.wakes]
+        tables = [self.rates, self.costs, self.users, self.kernels]
+        tables += [self.memory, self.wakes, self.beside]
         return "\n\n".join(table.markdown(OURS) for table in tables if table.rows)
 
 
@@ -185,6 +218,8 @@ def main(words: list[str]) -> int:
     if missing:
         print(f"Not installed here, and not measured: {', '.join(missing)}.")
     print(f"\n{comparison.report()}")
+    if any(kind.name == OURS for kind in kinds):
+        print(f"\n`import meinheld.server` takes {startup.milliseconds():.1f} ms.")
     return 0
 
 

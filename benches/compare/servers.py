@@ -90,7 +90,9 @@ class Failed(Exception):
 class Running:
     """A server that runs; as a context manager it ends with the block."""
 
-    def __init__(self, kind: Kind, module: str, cpu: int, *, threads: int = 1) -> None:
+    def __init__(
+        self, kind: Kind, module: str, cpu: int, *, threads: int = 1, logged: bool = False
+    ) -> None:
         """Start it on one processor, and wait until it answers."""
         self.kind = kind
         self.port = free_port()
@@ -100,6 +102,8 @@ class Running:
         command = [word.format(**words) for word in kind.command]
         environment = {**os.environ, **kind.environment, "PYTHONPATH": str(APPS)}
         environment["COMPARE_PARKING"] = kind.parking or "threads"
+        if logged:
+            environment["COMPARE_ACCESS_LOG"] = str(Path(self._directory.name) / "access.log")
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 ["taskset", "-c", str(cpu), *command],

@@ -54,6 +54,8 @@ class Workload:
     module: str = "plain"
     # How many requests may wait for a partner when the load ends.
     stragglers: int = 0
+    # Whether the server writes its access log to a file.
+    logged: bool = False
 
 
 HELLO = plain.HELLO
@@ -86,6 +88,9 @@ WORKLOADS = [
     Workload("100 pieces from a generator", get("/pieces"), plain.PIECE * plain.PIECES),
     Workload("park and wake, in pairs", get("/pair"), b"hello", module="parking", stragglers=1),
 ]
+
+LOGGED = Workload("hello, access log on", get("/"), HELLO, logged=True)
+BESIDE = Workload("hello", get("/"), b"hello", module="parking")
 
 WAIT = get("/wait?{number}")
 WAIT_BODY = b"{number}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import logging
+import os
 import sys
 from pathlib import Path
 
@@ -33,6 +35,10 @@ def serve_meinheld(app: object, port: int) -> None:
     server = importlib.import_module("meinheld.server")
     if not isinstance(app, middleware.SpawnMiddleware):
         app = middleware.SpawnMiddleware(app)
+    if log := os.environ.get("COMPARE_ACCESS_LOG"):
+        access = logging.getLogger("meinheld.access")
+        access.addHandler(logging.FileHandler(log))
+        access.setLevel(logging.INFO)
     server.set_keepalive(75)
     server.listen(("127.0.0.1", port))
     server.run(app, silent=1)
