@@ -3,7 +3,8 @@
 //!
 //! Not here: which events there are (see server.rs), and running a request (see serve.rs).
 
-use std::cell::RefCell;
+use std::any::Any;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io::{self, Seek, Write};
 use std::os::fd::RawFd;
@@ -42,6 +43,8 @@ pub(crate) struct Driver<S: Service> {
     pub(crate) overloads: Seldom,
     /// The head that was parsed last.
     pub(crate) index: RefCell<HeadIndex>,
+    /// What the server's own code panicked with in a coroutine, where nothing would unwind to `run`.
+    pub(crate) panicked: Cell<Option<Box<dyn Any + Send>>>,
 }
 
 /// Whether a connection can go on at once.
@@ -93,7 +96,8 @@ impl<S: Service> Driver<S> {
     pub(crate) fn new(shared: Shared, service: S, scheduler: Scheduler) -> Driver<S> {
         let index = RefCell::new(HeadIndex::new());
         let overloads = Seldom::default();
-        Driver { shared: Rc::new(shared), service, scheduler, overloads, index }
+        let (shared, panicked) = (Rc::new(shared), Cell::new(None));
+        Driver { shared, service, scheduler, overloads, index, panicked }
     }
 
     /// Handles an event on a connection.

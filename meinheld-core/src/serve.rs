@@ -2,7 +2,7 @@
 //!
 //! Not here: how the head and the body came in (see driver.rs).
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -39,11 +39,25 @@ impl<S: Service> Driver<S> {
         });
         let kind = incoming.facts.kind;
         let driver = Rc::clone(self);
-        if let Err(error) = self.scheduler.start(move || driver.serve(id, incoming)) {
+        let begun = self.scheduler.start(move || {
+            // What the application panics with is caught within. This is the server's own, and the
+            // loop is to hear of it: the connection would be held for ever, and nobody know.
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| driver.serve(id, incoming))) {
+                driver.panicked.set(Some(panic));
+            }
+        });
+        if let Err(error) = begun {
             if self.overloads.is_due(self.shared.now.get()) {
                 self.service.report(&Report::NoCoroutine { error: &error });
             }
             self.shared.refuse(id, 503, kind);
+        }
+    }
+
+    /// Goes on with a panic of the server's own code, if there was one in a coroutine.
+    pub(crate) fn resume_panic(&self) {
+        if let Some(panic) = self.panicked.take() {
+            resume_unwind(panic);
         }
     }
 

@@ -235,6 +235,10 @@ impl<S: Service> Server<S> {
     ///
     /// # Errors
     /// When the listeners cannot be watched, or waiting for events fails.
+    ///
+    /// # Panics
+    /// With what the server's own code, or the service outside of a call, panics with: none can be
+    /// sure of what it left behind. What panics in a call is that request's 500.
     pub fn run(&self) -> io::Result<Stopped> {
         let driver = &self.driver;
         with_running(&driver.shared, || driver.scheduler.within(|| self.serve()))
@@ -270,6 +274,7 @@ impl<S: Service> Server<S> {
         driver.scheduler.advance(driver.shared.now.get());
         driver.scheduler.run_ready();
         self.advance_pending();
+        driver.resume_panic();
         if driver.service.turn() == ControlFlow::Break(()) {
             self.begin_stop(Some(Duration::ZERO));
         }
@@ -461,6 +466,7 @@ impl<S: Service> Server<S> {
     fn shut_down(&self) -> Shutdown {
         self.begin_stop(Some(Duration::ZERO));
         let shutdown = self.driver.scheduler.shutdown();
+        self.driver.resume_panic();
         let left = self.driver.shared.connections.borrow().ids();
         for id in left {
             self.driver.shared.close(id, CloseReason::Stopping);

@@ -5,6 +5,7 @@
 //! exchange out, works, and puts it back; who comes meanwhile, or after the end, gets an error.
 
 use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 
 use meinheld_core::Exchange;
@@ -50,9 +51,9 @@ impl Lane {
     /// Calls `work` with the exchange, which does not wait in it.
     pub(crate) fn work<R>(&self, work: impl FnOnce(&mut Exchange) -> R) -> PyResult<R> {
         let Some(mut exchange) = self.slot.exchange.take() else { return Err(self.refusal()) };
-        let result = work(&mut exchange);
+        let result = catch_unwind(AssertUnwindSafe(|| work(&mut exchange)));
         self.slot.exchange.set(Some(exchange));
-        Ok(result)
+        Ok(result.unwrap_or_else(|panic| resume_unwind(panic)))
     }
 
     /// The same for work that may wait, where the code that calls may be left: not inside a C

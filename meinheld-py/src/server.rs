@@ -4,6 +4,8 @@
 //! what was prepared and runs it on the calling thread. Not here: what a request does, and the
 //! settings one by one (see settings.rs).
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,6 +20,7 @@ use pyo3::types::{PyBytes, PyInt, PyList, PyString, PyTuple};
 use crate::continuation::duration_of;
 use crate::errors::from_listen;
 use crate::fork;
+use crate::log::Logs;
 use crate::thread_bound::drop_orphans;
 use crate::tstate::STACK_BYTES;
 use crate::wsgi::Wsgi;
@@ -159,9 +162,17 @@ pub(crate) fn run(py: Python<'_>, app: Py<PyAny>) -> PyResult<()> {
     }
     let (config, listeners) = take_prepared()?;
     fork::forget();
-    let served = serve(py, app, config, listeners);
-    with_state(|state| (state.running, state.early) = (None, None));
-    served
+    let _over = Over;
+    serve(py, app, config, listeners)
+}
+
+/// Notes, however a run ends, that it has.
+struct Over;
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        with_state(|state| (state.running, state.early) = (None, None));
+    }
 }
 
 fn take_prepared() -> PyResult<(Config, Vec<Listener>)> {
@@ -190,9 +201,10 @@ fn serve(py: Python<'_>, app: Py<PyAny>, config: Config, listeners: Vec<Listener
         stop.apply(&server.handle());
     }
     let wakeup = WakeupDescriptor::install(py, &server)?;
-    let stopped = server.run();
+    let stopped = catch_unwind(AssertUnwindSafe(|| server.run()));
     drop_orphans();
     wakeup.restore(py)?;
+    let stopped = stopped.unwrap_or_else(|panic| fail(py, server.service().logs(), panic));
     if let Some(fatal) = server.service().take_fatal() {
         return Err(fatal);
     }
@@ -205,6 +217,17 @@ fn serve(py: Python<'_>, app: Py<PyAny>, config: Config, listeners: Vec<Listener
         server.service().logs().error(py, &message);
     }
     Ok(())
+}
+
+/// Says that the server itself has panicked, and goes on with that: Python gets it as an exception
+/// that `except Exception` does not catch. What is suspended is left as it is, as nothing of the
+/// server can be relied on.
+fn fail(py: Python<'_>, logs: &Logs, panic: Box<dyn Any + Send>) -> ! {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+    let message = format!("the server has failed and cannot go on, please report it: {text}");
+    logs.error(py, &message.escape_debug().to_string());
+    resume_unwind(panic)
 }
 
 /// Python's `signal.set_wakeup_fd`: it makes a signal wake the loop, whose turn runs the handler.

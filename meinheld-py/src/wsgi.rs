@@ -14,6 +14,7 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 
 use meinheld_core::http::Head;
@@ -118,11 +119,13 @@ impl Service for Wsgi {
         lane.open(exchange.detach());
         let call = Call { py, wsgi: self, lane: lane.clone(), started: Rc::default() };
         let environ = environ.into_bound(py);
-        let answered = call.answer(&environ, client, &made);
+        let answered = catch_unwind(AssertUnwindSafe(|| call.answer(&environ, client, &made)));
         made.close();
         if let Some(returned) = lane.close() {
             *exchange = returned;
         }
+        // Whoever called this answers a panic, and needs the exchange for it.
+        let answered = answered.unwrap_or_else(|panic| resume_unwind(panic));
         self.finish(&environ, answered, exchange);
         if let Some(access) = access {
             self.logs.access(py, &access, exchange.status(), exchange.body_bytes_sent());
@@ -235,8 +238,9 @@ impl<'py> Call<'_, 'py> {
         let body = self.wsgi.application.bind(py).call1((environ, start_response));
         leave_if_child(py, body.as_ref().err());
         let body = body?;
-        let sent = self.send(&body);
+        let sent = catch_unwind(AssertUnwindSafe(|| self.send(&body)));
         let closed = close(&body);
+        let sent = sent.unwrap_or_else(|panic| resume_unwind(panic));
         match (sent, closed) {
             (Err(error), Err(closing)) => {
                 let message = "close() of a response that had failed raised an exception, too";

@@ -442,6 +442,103 @@ assert before == (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGI
     assert running.output().splitlines()[1:] == ["cleaned a Stopped", f"raised {error}"]
 
 
+#: The class of what Rust code panics with. One that is raised where the server calls Python makes the
+#: panic go on there, which is how a test has one wherever it wants.
+PANIC = """
+import signal
+
+try:
+    server.set_keepalive("no number")
+except TypeError:
+    pass
+Panic = next(kind for kind in BaseException.__subclasses__() if kind.__name__ == "PanicException")
+
+def do_panic(c, environ):
+    raise Panic("in a request")
+
+def do_panic_midway(c, environ):
+    try:
+        yield b"some"
+        raise Panic("in a body")
+    finally:
+        notes.append("ended")
+
+def handle(number, frame):
+    raise Panic("in the loop")
+
+signal.signal(signal.SIGUSR1, handle)
+"""
+
+
+def test_a_panic_in_a_request_is_its_500(program: Callable) -> None:
+    running = program(PROGRAM + PANIC + "\nlisten()\nserver.run(app)\n")
+    port = running.port()
+    with Client(port) as client, Client(port) as other:
+        assert client.get("/panic").status == 500
+        assert client.end() == b""
+        assert other.get("/parked").text == "0"
+        response = other.get("/panic_midway")
+        assert (response.status, response.body, response.complete) == (200, b"some", False)
+    assert get(port, "/notes").json() == ["ended"]
+    running.signal(signal.SIGTERM)
+    assert running.status() == 0
+    assert "the application panicked on a request from 127.0.0.1" in running.output()
+
+
+def test_a_panic_of_the_server_ends_the_process_and_says_so(program: Callable) -> None:
+    running = program(
+        PROGRAM
+        + PANIC
+        + """
+listen()
+try:
+    server.run(app)
+except Exception:
+    print("an exception that programs catch")
+"""
+    )
+    port = running.port()
+    with Client(port).send("/clean", name="a") as client:
+        wait_for_parked(port, 1)
+        running.signal(signal.SIGUSR1)
+        assert running.status() == 1
+        assert client.end() == b""
+    lines = running.output().splitlines()
+    assert "the server has failed and cannot go on, please report it: in the loop" in lines
+    assert lines[-1].endswith("PanicException: in the loop")
+    assert "an exception that programs catch" not in lines
+
+
+def test_the_command_ends_with_a_status_when_the_server_panics(serve: Callable) -> None:
+    server = serve(ROUTES + PANIC)
+    server.expects_traceback = True
+    with Client(server.port).send("/park", name="a"):
+        wait_for_parked(server.port, 1)
+        assert server.stop(signal.SIGUSR1) == 1
+    assert "ERROR the server has failed and cannot go on, please report it: in the loop" in server.output()
+
+
+def test_a_program_that_catches_a_panic_can_serve_again(program: Callable) -> None:
+    running = program(
+        PROGRAM
+        + PANIC
+        + """
+for _ in range(2):
+    listen()
+    try:
+        server.run(app)
+    except Panic as panic:
+        print("caught", panic)
+"""
+    )
+    for number in range(2):
+        port = running.port(number)
+        assert get(port, "/parked").text == "0"
+        running.signal(signal.SIGUSR1)
+        wait_until(lambda number=number: running.output().count("caught") > number, "caught")
+    assert running.status() == 0
+
+
 def test_a_handler_that_does_not_raise_changes_nothing(program: Callable) -> None:
     running = program(
         PROGRAM
