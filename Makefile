@@ -9,7 +9,9 @@ SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
-python_version := $(shell $(PYTHON) -c 'import platform; print(platform.python_version())' 2>/dev/null)
+# A debug build has a `d` behind its version.
+python_version := $(shell $(PYTHON) -c 'import platform, sys; \
+	print(platform.python_version() + "d" * hasattr(sys, "gettotalrefcount"))' 2>/dev/null)
 VENV := .venv-$(python_version)
 venv_python := $(CURDIR)/$(VENV)/bin/python
 
@@ -66,7 +68,15 @@ test-rust: check-test $(VENV)/.build ## Run the Rust tests (with cargo-nextest i
 
 .PHONY: test-python
 test-python: check-test $(VENV)/.installed $(VENV)/.test ## Run the Python tests against the built wheel
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest $(TESTS)
+
+.PHONY: test-pythons
+test-pythons: ## Build and test on every CPython that can be had, some from a newer Debian
+	tools/test-pythons
+
+.PHONY: venv
+venv:
+	@echo $(VENV)
 
 .PHONY: soak
 soak: $(VENV)/.installed ## Fire at a server: slow clients, floods, aborts (SOAK_SECONDS=10 scales)
