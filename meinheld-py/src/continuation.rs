@@ -17,6 +17,7 @@ use pyo3::types::{PyDict, PyTuple, PyType};
 
 use crate::errors::{ContinuationError, from_interrupt};
 use crate::fork::is_child;
+use crate::lane::{Lane, SharedLane, lane_of};
 use crate::thread_bound::ThreadBound;
 use crate::tstate::{Location, location, suspend_refusal};
 
@@ -216,12 +217,17 @@ pub(crate) fn duration_of(seconds: &Bound<'_, PyAny>) -> PyResult<Option<Duratio
 pub(crate) struct PyClient {
     client: ThreadBound<Client>,
     made: ThreadBound<Made>,
+    lane: SharedLane,
 }
 
 impl PyClient {
     /// Continuations are noted in `made`.
-    pub(crate) fn new(client: Client, made: Made) -> PyClient {
-        PyClient { client: ThreadBound::new(client), made: ThreadBound::new(made) }
+    pub(crate) fn new(client: Client, made: Made, lane: Lane) -> PyClient {
+        PyClient {
+            client: ThreadBound::new(client),
+            made: ThreadBound::new(made),
+            lane: ThreadBound::new(lane),
+        }
     }
 }
 
@@ -243,6 +249,14 @@ impl PyClient {
     /// The descriptor of the client's socket, or -1 once it is closed. It belongs to the server.
     fn get_fd(&self) -> i32 {
         self.client.get().and_then(Client::fd).unwrap_or(-1)
+    }
+
+    /// Says that the response is over, since the application has answered by the descriptor itself:
+    /// the server sends nothing more, and closes the connection after the request. A false value
+    /// takes that back.
+    fn set_closed(&self, closed: &Bound<'_, PyAny>) -> PyResult<()> {
+        let closed = closed.is_truthy()?;
+        lane_of(&self.lane)?.work(|exchange| exchange.mute(closed))
     }
 
     /// Whether the client is still there.

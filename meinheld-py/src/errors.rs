@@ -86,6 +86,14 @@ pub(crate) fn from_io(error: io::Error) -> PyErr {
     }
 }
 
+/// An `OSError` with the system's number, so that `errno` and the subclass are right.
+pub(crate) fn from_system(error: io::Error) -> PyErr {
+    match error.raw_os_error() {
+        Some(number) => PyOSError::new_err((number, error.to_string())),
+        None => error.into(),
+    }
+}
+
 /// Linux's numbers of two causes that the server finds before the system does.
 const EEXIST: i32 = 17;
 const EINVAL: i32 = 22;

@@ -1,31 +1,47 @@
-//! The error log and the access log, through Python's `logging`.
+//! The error log and the access log, through Python's `logging`, or by a program's own loggers.
 //!
 //! `meinheld.error` is told what goes wrong; `meinheld.access` gets one line a request, in the
-//! combined format, if it is enabled for INFO when the server begins to run.
+//! combined format, if it is enabled for INFO when the server begins to run. Where the program has set
+//! loggers of its own (see hooks.rs), exceptions and requests go to those instead.
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
+
+use crate::hooks;
 
 /// The two loggers.
 pub(crate) struct Logs {
     error: Py<PyAny>,
     access: Option<AccessLog>,
+    time: LocalTime,
 }
 
 struct AccessLog {
     info: Py<PyAny>,
+}
+
+/// The local time as the combined format has it, made once a second.
+struct LocalTime {
     strftime: Py<PyAny>,
     /// The Unix second, and how it is shown.
-    time: RefCell<(u64, String)>,
+    shown: RefCell<(u64, String)>,
+}
+
+/// What is kept of a request to log it when it has been answered.
+pub(crate) enum AccessRecord {
+    Line(AccessLine),
+    /// It goes to the program's own logger; when it began.
+    Own(Instant),
 }
 
 /// What a line of the access log takes from the environ, kept since an application may change that.
-pub(crate) struct AccessRecord {
+pub(crate) struct AccessLine {
     peer: Py<PyAny>,
     method: Py<PyAny>,
     target: Py<PyAny>,
@@ -43,7 +59,7 @@ impl Logs {
         let enabled = access.call_method1("isEnabledFor", (info,))?.is_truthy()?
             && access.call_method0("hasHandlers")?.is_truthy()?;
         let access = enabled.then(|| AccessLog::new(&access)).transpose()?;
-        Ok(Logs { error, access })
+        Ok(Logs { error, access, time: LocalTime::new(py)? })
     }
 
     /// Logs one line.
@@ -55,6 +71,12 @@ impl Logs {
 
     /// Logs one line and a traceback.
     pub(crate) fn exception(&self, py: Python<'_>, message: &str, raised: &PyErr) {
+        if let Some(own) = hooks::error_logger(py) {
+            // It has its traceback as an attribute, too.
+            let value = raised.clone_ref(py).into_value(py);
+            let exc_info = (raised.get_type(py), value, raised.traceback(py));
+            return self.unraisable(py, own.bind(py).call1(exc_info));
+        }
         let keywords = PyDict::new(py);
         let exc_info = (raised.get_type(py), raised.value(py), raised.traceback(py));
         let logged = keywords.set_item("exc_info", exc_info).and_then(|()| {
@@ -66,16 +88,55 @@ impl Logs {
 
     /// What the access log will need of a request, if there is one.
     pub(crate) fn access_record(&self, environ: &Bound<'_, PyDict>) -> Option<AccessRecord> {
+        if hooks::has_access_logger() {
+            return Some(AccessRecord::Own(Instant::now()));
+        }
         self.access.as_ref()?;
-        AccessRecord::of(environ).ok().flatten()
+        AccessLine::of(environ).ok().flatten().map(AccessRecord::Line)
     }
 
-    /// Logs a request that has been answered.
-    pub(crate) fn access(&self, py: Python<'_>, record: &AccessRecord, status: u16, bytes: u64) {
-        if let Some(access) = &self.access {
-            let logged = access.log(py, record, status, bytes);
-            self.unraisable(py, logged);
+    /// Logs a request that has been answered. The exception is one that ends the server.
+    pub(crate) fn access(
+        &self,
+        environ: &Bound<'_, PyDict>,
+        record: &AccessRecord,
+        status: u16,
+        bytes: u64,
+    ) -> Option<PyErr> {
+        let py = environ.py();
+        let logged = match (record, &self.access) {
+            (AccessRecord::Own(began), _) => self.access_own(environ, *began, status, bytes),
+            (AccessRecord::Line(line), Some(access)) => {
+                access.log(py, line, &self.time, status, bytes)
+            }
+            (AccessRecord::Line(_), None) => Ok(()),
+        };
+        match logged {
+            Err(error) if is_exit(py, &error) => Some(error),
+            logged => {
+                self.unraisable(py, logged);
+                None
+            }
         }
+    }
+
+    fn access_own(
+        &self,
+        environ: &Bound<'_, PyDict>,
+        began: Instant,
+        status: u16,
+        bytes: u64,
+    ) -> PyResult<()> {
+        let py = environ.py();
+        let Some(access) = hooks::access_logger(py) else { return Ok(()) };
+        let mut time = String::with_capacity(32);
+        self.time.push(py, &mut time)?;
+        let milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        environ.set_item(intern!(py, "STATUS_CODE"), status)?;
+        environ.set_item(intern!(py, "SEND_BYTES"), bytes)?;
+        environ.set_item(intern!(py, "REQUEST_TIME"), milliseconds)?;
+        environ.set_item(intern!(py, "LOCAL_TIME"), time)?;
+        access.bind(py).call1((environ,)).map(drop)
     }
 
     /// A log that fails must not fail the request.
@@ -86,8 +147,13 @@ impl Logs {
     }
 }
 
-impl AccessRecord {
-    fn of(environ: &Bound<'_, PyDict>) -> PyResult<Option<AccessRecord>> {
+/// Whether an exception is meant to end the process.
+pub(crate) fn is_exit(py: Python<'_>, error: &PyErr) -> bool {
+    error.is_instance_of::<PySystemExit>(py) || error.is_instance_of::<PyKeyboardInterrupt>(py)
+}
+
+impl AccessLine {
+    fn of(environ: &Bound<'_, PyDict>) -> PyResult<Option<AccessLine>> {
         let item = |name| Ok::<_, PyErr>(environ.get_item(name)?.map(Bound::unbind));
         let line = (
             item("REMOTE_ADDR")?,
@@ -99,24 +165,29 @@ impl AccessRecord {
             return Ok(None);
         };
         let (referer, agent) = (item("HTTP_REFERER")?, item("HTTP_USER_AGENT")?);
-        Ok(Some(AccessRecord { peer, method, target, protocol, referer, agent }))
+        Ok(Some(AccessLine { peer, method, target, protocol, referer, agent }))
     }
 }
 
 impl AccessLog {
     fn new(logger: &Bound<'_, PyAny>) -> PyResult<AccessLog> {
-        let strftime = logger.py().import("time")?.getattr("strftime")?.unbind();
-        let time = RefCell::new((0, String::new()));
-        Ok(AccessLog { info: logger.getattr("info")?.unbind(), strftime, time })
+        Ok(AccessLog { info: logger.getattr("info")?.unbind() })
     }
 
-    fn log(&self, py: Python<'_>, record: &AccessRecord, status: u16, bytes: u64) -> PyResult<()> {
+    fn log(
+        &self,
+        py: Python<'_>,
+        record: &AccessLine,
+        time: &LocalTime,
+        status: u16,
+        bytes: u64,
+    ) -> PyResult<()> {
         let mut line = String::with_capacity(192);
         let peer = record.peer.bind(py).str()?;
         let peer = peer.to_string_lossy();
         line.push_str(if peer.is_empty() { "-" } else { &peer });
         line.push_str(" - - [");
-        self.push_time(py, &mut line)?;
+        time.push(py, &mut line)?;
         line.push_str("] \"");
         push_quoted(&mut line, &record.method.bind(py).str()?);
         line.push(' ');
@@ -136,15 +207,21 @@ impl AccessLog {
         self.info.bind(py).call1(("%s", line))?;
         Ok(())
     }
+}
 
-    /// The time as the combined format has it, made once a second.
-    fn push_time(&self, py: Python<'_>, line: &mut String) -> PyResult<()> {
+impl LocalTime {
+    fn new(py: Python<'_>) -> PyResult<LocalTime> {
+        let strftime = py.import("time")?.getattr("strftime")?.unbind();
+        Ok(LocalTime { strftime, shown: RefCell::new((0, String::new())) })
+    }
+
+    fn push(&self, py: Python<'_>, line: &mut String) -> PyResult<()> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        if self.time.borrow().0 != now {
+        if self.shown.borrow().0 != now {
             let shown = self.strftime.bind(py).call1(("%d/%b/%Y:%H:%M:%S %z",))?.to_string();
-            *self.time.borrow_mut() = (now, shown);
+            *self.shown.borrow_mut() = (now, shown);
         }
-        line.push_str(&self.time.borrow().1);
+        line.push_str(&self.shown.borrow().1);
         Ok(())
     }
 }

@@ -20,6 +20,7 @@ use pyo3::types::{PyBytes, PyInt, PyList, PyString, PyTuple};
 use crate::continuation::duration_of;
 use crate::errors::from_listen;
 use crate::fork;
+use crate::hooks;
 use crate::log::Logs;
 use crate::thread_bound::drop_orphans;
 use crate::tstate::STACK_BYTES;
@@ -172,6 +173,7 @@ struct Over;
 impl Drop for Over {
     fn drop(&mut self) {
         with_state(|state| (state.running, state.early) = (None, None));
+        hooks::forget_watchdog();
     }
 }
 
@@ -263,11 +265,15 @@ impl WakeupDescriptor {
 #[pyfunction]
 #[pyo3(signature = (timeout=None))]
 pub(crate) fn stop(timeout: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
-    let grace = timeout.map(duration_of).transpose()?.flatten();
+    stop_running(timeout.map(duration_of).transpose()?.flatten());
+    Ok(())
+}
+
+/// Stops the server that runs, if one does; `None` is without limit.
+pub(crate) fn stop_running(grace: Option<Duration>) {
     if let Some(handle) = with_state(|state| state.running.clone()) {
         handle.stop(grace);
     }
-    Ok(())
 }
 
 /// What SIGTERM does: requests have this time to end, even if it is none.

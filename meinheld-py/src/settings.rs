@@ -3,11 +3,13 @@
 
 use std::time::Duration;
 
-use meinheld_core::http::UnderscoreHeaders;
+use meinheld_core::descriptor_limit;
+use meinheld_core::http::{HeadLimits, UnderscoreHeaders};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyBool;
+use pyo3::types::{PyBool, PyFloat, PyInt};
 
+use crate::continuation::duration_of;
 use crate::server::with_config;
 
 /// Sets for how many seconds an idle connection is kept for its next request; 0 closes each
@@ -70,6 +72,154 @@ pub(crate) fn get_client_body_buffer_size() -> usize {
     with_config(|config| config.body_memory_bytes_max)
 }
 
+/// Sets how many connections may be open at once; more wait to be accepted. The name is of old: it was
+/// the size of a table.
+#[pyfunction]
+pub(crate) fn set_picoev_max_fd(connections: &Bound<'_, PyAny>) -> PyResult<()> {
+    let connections = index(connections, "picoev_max_fd", 1, u64::MAX)?;
+    let connections = usize::try_from(connections).unwrap_or(usize::MAX);
+    with_config(|config| config.connections_max = connections);
+    Ok(())
+}
+
+/// How many connections may be open at once: if it was not set, as many as the process may have
+/// descriptors.
+#[pyfunction]
+pub(crate) fn get_picoev_max_fd() -> PyResult<u64> {
+    let connections = with_config(|config| config.connections_max) as u64;
+    Ok(if connections == usize::MAX as u64 { descriptor_limit()? } else { connections })
+}
+
+/// Sets how many connections are accepted in a row before requests have their turn. Where several
+/// processes share a listener, few leave more for those that are idle.
+#[pyfunction]
+pub(crate) fn set_accepts_max(connections: &Bound<'_, PyAny>) -> PyResult<()> {
+    let connections = index(connections, "accepts_max", 1, u64::MAX)?;
+    let connections = usize::try_from(connections).unwrap_or(usize::MAX);
+    with_config(|config| config.accepts_max = connections);
+    Ok(())
+}
+
+/// How many connections are accepted in a row.
+#[pyfunction]
+pub(crate) fn get_accepts_max() -> usize {
+    with_config(|config| config.accepts_max)
+}
+
+/// Sets how many bytes the head of a request may have, up to 1 MiB; more is answered 431.
+#[pyfunction]
+pub(crate) fn set_max_head_bytes(bytes: &Bound<'_, PyAny>) -> PyResult<()> {
+    let bytes = size(bytes, "max_head_bytes", HeadLimits::HEAD_BYTES_CEILING)?;
+    with_config(|config| config.head.head_bytes_max = bytes);
+    Ok(())
+}
+
+/// How many bytes the head of a request may have.
+#[pyfunction]
+pub(crate) fn get_max_head_bytes() -> usize {
+    with_config(|config| config.head.head_bytes_max)
+}
+
+/// Sets how many bytes the target in a request's first line may have; more is answered 414.
+#[pyfunction]
+pub(crate) fn set_max_target_bytes(bytes: &Bound<'_, PyAny>) -> PyResult<()> {
+    let bytes = size(bytes, "max_target_bytes", HeadLimits::HEAD_BYTES_CEILING)?;
+    with_config(|config| config.head.target_bytes_max = bytes);
+    Ok(())
+}
+
+/// How many bytes the target in a request's first line may have.
+#[pyfunction]
+pub(crate) fn get_max_target_bytes() -> usize {
+    with_config(|config| config.head.target_bytes_max)
+}
+
+/// Sets how many headers a request may have, up to 128; more is answered 431.
+#[pyfunction]
+pub(crate) fn set_max_header_count(headers: &Bound<'_, PyAny>) -> PyResult<()> {
+    let headers = size(headers, "max_header_count", HeadLimits::HEADER_COUNT_CEILING)?;
+    with_config(|config| config.head.header_count_max = headers);
+    Ok(())
+}
+
+/// How many headers a request may have.
+#[pyfunction]
+pub(crate) fn get_max_header_count() -> usize {
+    with_config(|config| config.head.header_count_max)
+}
+
+/// Sets how many bytes one header may have, its name and its value together; more is answered 431.
+#[pyfunction]
+pub(crate) fn set_max_header_bytes(bytes: &Bound<'_, PyAny>) -> PyResult<()> {
+    let bytes = size(bytes, "max_header_bytes", HeadLimits::HEAD_BYTES_CEILING)?;
+    with_config(|config| config.head.header_bytes_max = bytes);
+    Ok(())
+}
+
+/// How many bytes one header may have.
+#[pyfunction]
+pub(crate) fn get_max_header_bytes() -> usize {
+    with_config(|config| config.head.header_bytes_max)
+}
+
+/// Sets for how many seconds a request's head may arrive, from its first byte on; then it is answered
+/// 408.
+#[pyfunction]
+pub(crate) fn set_head_timeout(seconds: &Bound<'_, PyAny>) -> PyResult<()> {
+    let timeout = positive(seconds, "head_timeout")?;
+    with_config(|config| config.head_timeout = timeout);
+    Ok(())
+}
+
+/// For how many seconds a request's head may arrive.
+#[pyfunction]
+pub(crate) fn get_head_timeout() -> f64 {
+    with_config(|config| config.head_timeout.as_secs_f64())
+}
+
+/// Sets for how many seconds a client may send nothing of a body that is waited for.
+#[pyfunction]
+pub(crate) fn set_body_timeout(seconds: &Bound<'_, PyAny>) -> PyResult<()> {
+    let timeout = positive(seconds, "body_timeout")?;
+    with_config(|config| config.body_timeout = timeout);
+    Ok(())
+}
+
+/// For how many seconds a client may send nothing of a body that is waited for.
+#[pyfunction]
+pub(crate) fn get_body_timeout() -> f64 {
+    with_config(|config| config.body_timeout.as_secs_f64())
+}
+
+/// Sets for how many seconds a client may take nothing of a response.
+#[pyfunction]
+pub(crate) fn set_send_timeout(seconds: &Bound<'_, PyAny>) -> PyResult<()> {
+    let timeout = positive(seconds, "send_timeout")?;
+    with_config(|config| config.send_timeout = timeout);
+    Ok(())
+}
+
+/// For how many seconds a client may take nothing of a response.
+#[pyfunction]
+pub(crate) fn get_send_timeout() -> f64 {
+    with_config(|config| config.send_timeout.as_secs_f64())
+}
+
+/// Sets for how many seconds a graceful stop waits on idle connections, whose next request may be on
+/// its way; 0 closes them at once.
+#[pyfunction]
+pub(crate) fn set_stop_idle_timeout(seconds: &Bound<'_, PyAny>) -> PyResult<()> {
+    let timeout = duration(seconds, "stop_idle_timeout")?;
+    with_config(|config| config.stop_idle_timeout = timeout);
+    Ok(())
+}
+
+/// For how many seconds a graceful stop waits on idle connections.
+#[pyfunction]
+pub(crate) fn get_stop_idle_timeout() -> f64 {
+    with_config(|config| config.stop_idle_timeout.as_secs_f64())
+}
+
 /// Sets whether headers whose names have an underscore are kept. They are dropped by default: in the
 /// environ `X_User` would be taken for `X-User`, which a proxy may have checked.
 #[pyfunction]
@@ -85,16 +235,56 @@ pub(crate) fn get_underscore_headers() -> bool {
 }
 
 /// A whole number from zero on.
+fn count(value: &Bound<'_, PyAny>, name: &str) -> PyResult<u64> {
+    index(value, name, 0, u64::MAX)
+}
+
+/// A whole number from one on that a limit of the head can be.
+fn size(value: &Bound<'_, PyAny>, name: &str, most: usize) -> PyResult<usize> {
+    let number = index(value, name, 1, most as u64)?;
+    Ok(usize::try_from(number).unwrap_or(most))
+}
+
+/// A whole number.
 ///
 /// # Errors
-/// `TypeError` for what is no int, `ValueError` for a negative one or one beyond 64 bits.
-fn count(value: &Bound<'_, PyAny>, name: &str) -> PyResult<u64> {
-    let index = value.call_method0("__index__");
-    let Some(index) = index.ok().filter(|_| !value.is_instance_of::<PyBool>()) else {
+/// `TypeError` for what is no int, `ValueError` for one that is out of bounds.
+fn index(value: &Bound<'_, PyAny>, name: &str, least: u64, most: u64) -> PyResult<u64> {
+    let number = value.call_method0("__index__");
+    let Some(number) = number.ok().filter(|_| !value.is_instance_of::<PyBool>()) else {
         let kind = value.get_type().name()?;
         return Err(PyTypeError::new_err(format!("{name} must be an int, not {kind}")));
     };
-    index.extract().map_err(|_| {
-        PyValueError::new_err(format!("{name} is {index} and must be from 0 to {}", u64::MAX))
+    let found = number.extract::<u64>().ok().filter(|found| (least..=most).contains(found));
+    found.ok_or_else(|| {
+        PyValueError::new_err(format!("{name} is {number} and must be from {least} to {most}"))
     })
+}
+
+/// More than zero seconds.
+fn positive(value: &Bound<'_, PyAny>, name: &str) -> PyResult<Duration> {
+    let timeout = duration(value, name)?;
+    if timeout.is_zero() {
+        return Err(PyValueError::new_err(format!("{name} is 0 and must be more than 0 seconds")));
+    }
+    Ok(timeout)
+}
+
+/// Seconds, an int or a float; more than can be counted are without limit.
+///
+/// # Errors
+/// `TypeError` for what is no number, `ValueError` for a negative one and for NaN.
+fn duration(value: &Bound<'_, PyAny>, name: &str) -> PyResult<Duration> {
+    let is_number = value.is_instance_of::<PyInt>() || value.is_instance_of::<PyFloat>();
+    if !is_number || value.is_instance_of::<PyBool>() {
+        let kind = value.get_type().name()?;
+        return Err(PyTypeError::new_err(format!("{name} must be a number, not {kind}")));
+    }
+    if value.eq(0)? {
+        return Ok(Duration::ZERO);
+    }
+    let timeout = duration_of(value).map_err(|_| {
+        PyValueError::new_err(format!("{name} is {value} and must be zero or more seconds"))
+    })?;
+    Ok(timeout.unwrap_or(Duration::MAX))
 }

@@ -16,11 +16,12 @@ use std::io;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
+use std::time::Instant;
 
 use meinheld_core::http::Head;
 use meinheld_core::{Client, ConnectionInfo, Exchange, LengthMismatch, Report, Service};
 use meinheld_coro::TaskLocalFactory;
-use pyo3::exceptions::{PyAssertionError, PyKeyboardInterrupt, PySystemExit, PyTypeError};
+use pyo3::exceptions::{PyAssertionError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple, PyTupleMethods};
@@ -32,9 +33,11 @@ use crate::file_body::file_body;
 use crate::file_wrapper::FileWrapper;
 use crate::fork::leave_if_child;
 use crate::gil;
+use crate::hooks::{self, Beat, Sign};
 use crate::input::Input;
 use crate::lane::Lane;
-use crate::log::{AccessRecord, Logs};
+use crate::log::{AccessRecord, Logs, is_exit};
+use crate::server;
 use crate::start_response::{EarlyHints, StartResponse, body_bytes};
 use crate::thread_bound::drop_orphans;
 use crate::tstate::PythonStates;
@@ -128,7 +131,10 @@ impl Service for Wsgi {
         let answered = answered.unwrap_or_else(|panic| resume_unwind(panic));
         self.finish(&environ, answered, exchange);
         if let Some(access) = access {
-            self.logs.access(py, &access, exchange.status(), exchange.body_bytes_sent());
+            let (status, bytes) = (exchange.status(), exchange.body_bytes_sent());
+            if let Some(exit) = self.logs.access(&environ, &access, status, bytes) {
+                self.end_server(exit);
+            }
         }
     }
 
@@ -142,11 +148,18 @@ impl Service for Wsgi {
         if let Err(error) = gil::check_signals(gil::attached()) {
             self.end_server(error);
         }
+        if let Some(beat) = hooks::due_beat() {
+            self.perform(gil::attached(), &beat);
+        }
         if self.fatal.borrow().is_some() {
             ControlFlow::Break(())
         } else {
             ControlFlow::Continue(())
         }
+    }
+
+    fn next_turn(&self) -> Option<Instant> {
+        hooks::next_beat()
     }
 
     fn report(&self, report: &Report<'_>) {
@@ -162,6 +175,20 @@ impl Service for Wsgi {
 }
 
 impl Wsgi {
+    /// Does what the watchdog does. An exception of its own is logged, unless it is to end the server.
+    fn perform(&self, py: Python<'_>, beat: &Beat) {
+        match beat.perform(py) {
+            Ok(Sign::Given) => {}
+            Ok(Sign::Orphaned(grace)) => {
+                self.logs.error(py, "the parent process has changed: stopping");
+                hooks::forget_watchdog();
+                server::stop_running(grace);
+            }
+            Err(error) if is_exit(py, &error) => self.end_server(error),
+            Err(error) => self.logs.exception(py, "the watchdog raised an exception", &error),
+        }
+    }
+
     /// Ends the exchange as the call's outcome demands.
     fn finish(&self, environ: &Bound<'_, PyDict>, answered: PyResult<()>, exchange: &mut Exchange) {
         let failed = match answered {
@@ -194,9 +221,7 @@ impl Wsgi {
         }
         let message = format!("{} raised an exception", request_line(environ));
         self.logs.exception(py, &message, &error);
-        if error.is_instance_of::<PySystemExit>(py)
-            || error.is_instance_of::<PyKeyboardInterrupt>(py)
-        {
+        if is_exit(py, &error) {
             self.end_server(error);
         }
         500
@@ -231,7 +256,7 @@ impl<'py> Call<'_, 'py> {
         environ.set_item(intern!(py, "wsgi.input"), Input::new(self.lane.clone()))?;
         let hints = EarlyHints::new(self.lane.clone());
         environ.set_item(intern!(py, "wsgi.early_hints"), hints)?;
-        let client = PyClient::new(client, made.clone());
+        let client = PyClient::new(client, made.clone(), self.lane.clone());
         environ.set_item(intern!(py, "meinheld.client"), client)?;
         let start_response = StartResponse::new(self.lane.clone(), Rc::clone(&self.started));
         let start_response = Bound::new(py, start_response)?;

@@ -241,7 +241,15 @@ SETTINGS = {
     "backlog": [1, 128, 65_535],
     "max_content_length": [0, 1, 1 << 40, (1 << 64) - 1],
     "client_body_buffer_size": [0, 1, 1 << 30],
+    "picoev_max_fd": [1, 1024, 1 << 40],
+    "accepts_max": [1, 64, 1 << 40],
+    "max_head_bytes": [1, 4096, 1 << 20],
+    "max_target_bytes": [1, 4096, 1 << 20],
+    "max_header_bytes": [1, 4096, 1 << 20],
+    "max_header_count": [1, 100, 128],
 }
+
+TIMEOUTS = ["head_timeout", "body_timeout", "send_timeout", "stop_idle_timeout"]
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -268,12 +276,130 @@ def test_setting(tmp_path: Path, name: str) -> None:
     run(tmp_path, program)
 
 
+@pytest.mark.parametrize("name", TIMEOUTS)
+def test_timeout_setting(tmp_path: Path, name: str) -> None:
+    """Seconds of any size, whole or not; nonsense is refused and changes nothing."""
+    program = f"""
+    set_it, get_it = server.set_{name}, server.get_{name}
+    for value in [1, 0.25, 10**9]:
+        assert set_it(value) is None
+        assert get_it() == value
+    for huge in [1e300, 10**400, float("inf")]:
+        set_it(huge)
+        assert get_it() > 1e15
+    set_it(7)
+    for nonsense in ["5", None, True, [], b"5", 1j]:
+        assert "{name}" in str(raises(TypeError, set_it, nonsense)), nonsense
+    for nonsense in [-1, -0.5, float("nan"), -10**400]:
+        assert "{name}" in str(raises(ValueError, set_it, nonsense)), nonsense
+    if "{name}" == "stop_idle_timeout":
+        set_it(0)
+        assert get_it() == 0
+    else:
+        assert "{name} is 0" in str(raises(ValueError, set_it, 0))
+        assert get_it() == 7
+    """
+    run(tmp_path, program)
+
+
+def test_what_no_limit_can_be_is_refused(tmp_path: Path) -> None:
+    """Nothing at all, and more than the server obeys."""
+    program = """
+    for name in ["picoev_max_fd", "accepts_max", "max_head_bytes", "max_header_count"]:
+        assert name in str(raises(ValueError, getattr(server, "set_" + name), 0))
+    raises(ValueError, server.set_max_header_count, 129)
+    raises(ValueError, server.set_max_head_bytes, (1 << 20) + 1)
+    """
+    run(tmp_path, program)
+
+
+def test_limits_of_heads_hold(tmp_path: Path) -> None:
+    """Each has its status."""
+    program = """
+    server.set_max_target_bytes(10)
+    server.set_max_header_count(3)
+    server.set_max_header_bytes(20)
+    server.listen(("127.0.0.1", 0))
+    def status(head):
+        with socket.create_connection(server_address, 5) as client:
+            client.sendall(b"GET " + head + b"\\r\\n\\r\\n")
+            return int(client.recv(1000).split()[1])
+    def work():
+        assert status(b"/234567890 HTTP/1.0") == 200
+        assert status(b"/2345678901 HTTP/1.0") == 414
+        assert status(b"/ HTTP/1.0" + 3 * b"\\r\\nA: b") == 200
+        assert status(b"/ HTTP/1.0" + 4 * b"\\r\\nA: b") == 431
+        assert status(b"/ HTTP/1.0\\r\\nA: " + 19 * b"b") == 200
+        assert status(b"/ HTTP/1.0\\r\\nA: " + 20 * b"b") == 431
+    server_address = server.addresses()[0]
+    serve(work)
+    """
+    run(tmp_path, program)
+
+
+def test_a_slow_head_has_the_time_that_was_set(tmp_path: Path) -> None:
+    """And is answered 408 then."""
+    program = """
+    server.set_head_timeout(0.05)
+    server.listen(("127.0.0.1", 0))
+    def work():
+        with socket.create_connection(server_address, 5) as client:
+            client.sendall(b"GET / HT")
+            assert client.recv(1000).startswith(b"HTTP/1.1 408")
+    server_address = server.addresses()[0]
+    serve(work)
+    """
+    run(tmp_path, program)
+
+
+def test_connections_over_the_limit_wait(tmp_path: Path) -> None:
+    """Until one that is open ends."""
+    program = """
+    server.set_picoev_max_fd(1)
+    server.listen(("127.0.0.1", 0))
+    def work():
+        with socket.create_connection(server_address, 5) as first:
+            first.sendall(b"GET / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
+            assert first.recv(1000).startswith(b"HTTP/1.1 200")
+            second = socket.create_connection(server_address, 0.2)
+            second.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
+            raises(TimeoutError, second.recv, 1000)
+        second.settimeout(5)
+        assert second.recv(1000).startswith(b"HTTP/1.1 200")
+        second.close()
+    server_address = server.addresses()[0]
+    serve(work)
+    """
+    run(tmp_path, program)
+
+
+def test_set_listen_socket_takes_inherited_sockets(tmp_path: Path) -> None:
+    """One or several, and once: a server that listens already says so."""
+    program = """
+    mine = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    for fds in [mine[0].fileno(), [one.fileno() for one in mine]]:
+        server.set_listen_socket(fds)
+        raises(RuntimeError, server.set_listen_socket, fds)
+        raises(RuntimeError, server.listen, ("127.0.0.1", 0))
+        serve(lambda: [ask(place) for place in server_addresses()])
+    raises(TypeError, server.set_listen_socket, "x")
+    for one in mine:
+        one.close()
+    """.replace("server_addresses()", "[one.getsockname() for one in mine][: 1 if isinstance(fds, int) else 2]")
+    run(tmp_path, program)
+
+
 def test_defaults(tmp_path: Path) -> None:
     """As the documentation has them."""
     program = """
     assert server.get_keepalive() == 5
     assert server.get_backlog() == 2048
     assert server.get_client_body_buffer_size() == 512 * 1024
+    assert (server.get_head_timeout(), server.get_body_timeout(), server.get_send_timeout()) == (30, 30, 30)
+    assert server.get_stop_idle_timeout() == 0
+    assert server.get_max_header_count() == 100
+    import resource
+    assert server.get_picoev_max_fd() == resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     """
     run(tmp_path, program)
 

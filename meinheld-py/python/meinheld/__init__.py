@@ -1,5 +1,10 @@
-"""A WSGI server in which every request runs in a coroutine and can suspend anywhere."""
+"""A WSGI server in which every request runs in a coroutine and can suspend anywhere.
 
+What `meinheld.server` offers is here too, as it was in the versions of old.
+"""
+
+from meinheld import server
 from meinheld._meinheld import __version__
+from meinheld.server import *  # noqa: F403
 
-__all__ = ["__version__"]
+__all__ = ["__version__", *server.__all__]

@@ -10,14 +10,18 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from meinheld._meinheld import Client
+from meinheld.common import CLIENT_KEY, CONTINUATION_KEY, Continuation
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-__all__ = ["CLIENT_KEY", "CONTINUATION_KEY", "ContinuationMiddleware", "SpawnMiddleware"]
-
-CLIENT_KEY = "meinheld.client"
-CONTINUATION_KEY = "meinheld.continuation"
+__all__ = [
+    "CLIENT_KEY",
+    "CONTINUATION_KEY",
+    "Continuation",
+    "ContinuationMiddleware",
+    "SpawnMiddleware",
+]
 
 
 class ContinuationMiddleware:

@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -27,17 +27,41 @@ from meinheld._meinheld import (
     ContinuationError,
     Stopped,
     addresses,
+    get_accepts_max,
     get_backlog,
+    get_body_timeout,
     get_client_body_buffer_size,
+    get_head_timeout,
     get_keepalive,
     get_max_content_length,
+    get_max_head_bytes,
+    get_max_header_bytes,
+    get_max_header_count,
+    get_max_target_bytes,
+    get_picoev_max_fd,
+    get_send_timeout,
+    get_stop_idle_timeout,
     get_underscore_headers,
     listen,
+    set_accepts_max,
+    set_access_logger,
     set_backlog,
+    set_body_timeout,
     set_client_body_buffer_size,
+    set_error_logger,
+    set_fastwatchdog,
+    set_head_timeout,
     set_keepalive,
     set_max_content_length,
+    set_max_head_bytes,
+    set_max_header_bytes,
+    set_max_header_count,
+    set_max_target_bytes,
+    set_picoev_max_fd,
+    set_send_timeout,
+    set_stop_idle_timeout,
     set_underscore_headers,
+    set_watchdog,
     stop,
     timeout,
 )
@@ -50,20 +74,45 @@ __all__ = [
     "ContinuationError",
     "Stopped",
     "addresses",
+    "get_accepts_max",
     "get_backlog",
+    "get_body_timeout",
     "get_client_body_buffer_size",
     "get_graceful_timeout",
+    "get_head_timeout",
     "get_keepalive",
     "get_max_content_length",
+    "get_max_head_bytes",
+    "get_max_header_bytes",
+    "get_max_header_count",
+    "get_max_target_bytes",
+    "get_picoev_max_fd",
+    "get_send_timeout",
+    "get_stop_idle_timeout",
     "get_underscore_headers",
     "listen",
     "run",
+    "set_accepts_max",
+    "set_access_logger",
     "set_backlog",
+    "set_body_timeout",
     "set_client_body_buffer_size",
+    "set_error_logger",
+    "set_fastwatchdog",
     "set_graceful_timeout",
+    "set_head_timeout",
     "set_keepalive",
+    "set_listen_socket",
     "set_max_content_length",
+    "set_max_head_bytes",
+    "set_max_header_bytes",
+    "set_max_header_count",
+    "set_max_target_bytes",
+    "set_picoev_max_fd",
+    "set_send_timeout",
+    "set_stop_idle_timeout",
     "set_underscore_headers",
+    "set_watchdog",
     "shutdown",
     "stop",
     "stopping_signals",
@@ -89,6 +138,11 @@ def set_graceful_timeout(seconds: float) -> None:
 def get_graceful_timeout() -> float:
     """How many seconds requests in flight have to end after SIGTERM or SIGINT."""
     return _graceful_timeout
+
+
+def set_listen_socket(socket_fd: int | Sequence[int]) -> None:
+    """Listen on inherited sockets, as `listen(socket_fd=...)` does."""
+    listen(socket_fd=socket_fd)
 
 
 def shutdown(timeout: float | None = None) -> None:

@@ -1,8 +1,8 @@
 //! The bounds of a request head.
 
-/// The most bytes of head that can be allowed, in bytes.
-pub(super) const HEAD_BYTES_CEILING: usize = 1 << 20;
-/// The most field lines that can be allowed: the length of the parser's array on the stack.
+/// The most bytes of head that can be allowed.
+const HEAD_BYTES_CEILING: usize = 1 << 20;
+/// The length of the parser's array on the stack.
 pub(super) const HEADER_COUNT_CEILING: usize = 128;
 
 /// What becomes of a header whose name holds an underscore, such as `X_Forwarded_For`.
@@ -36,6 +36,11 @@ pub struct HeadLimits {
 }
 
 impl HeadLimits {
+    /// The most that is obeyed of [`head_bytes_max`](Self::head_bytes_max), in bytes.
+    pub const HEAD_BYTES_CEILING: usize = HEAD_BYTES_CEILING;
+    /// The most that is obeyed of [`header_count_max`](Self::header_count_max).
+    pub const HEADER_COUNT_CEILING: usize = HEADER_COUNT_CEILING;
+
     pub(super) fn head_bytes(&self) -> usize {
         self.head_bytes_max.min(HEAD_BYTES_CEILING)
     }
