@@ -90,6 +90,14 @@ pub fn without_parking<R>(function: impl FnOnce() -> R) -> R {
     }
 }
 
+impl TaskId {
+    /// Asks the task to end, as [`Scheduler::cancel`](crate::Scheduler::cancel) does; false if it has
+    /// ended. To be called on the scheduler's thread.
+    pub fn cancel(self) -> bool {
+        Hub::owning(self).is_some_and(|hub| hub.cancel(self))
+    }
+}
+
 impl Ticket {
     /// Which task parks.
     pub fn task(self) -> TaskId {

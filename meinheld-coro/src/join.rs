@@ -113,7 +113,7 @@ impl<T> JoinHandle<T> {
 
     /// Asks the task to end, as [`Scheduler::cancel`](crate::Scheduler::cancel) does.
     pub fn cancel(&self) -> bool {
-        Hub::owning(self.task).is_some_and(|hub| hub.cancel(self.task))
+        self.task.cancel()
     }
 
     /// The result, if the task has ended and nobody took it.

@@ -11,13 +11,16 @@ use std::time::Duration;
 
 use meinheld_core::Client;
 use meinheld_coro::{Continuation, ResumeRefusal};
-use pyo3::exceptions::{PyBaseException, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyBaseException, PyTypeError};
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
+use crate::call::{keywords, positional};
 use crate::errors::{ContinuationError, from_interrupt};
 use crate::fork::is_child;
 use crate::lane::{Lane, SharedLane, lane_of};
+use crate::seconds::seconds_of;
 use crate::thread_bound::ThreadBound;
 use crate::tstate::{Location, location, suspend_refusal};
 
@@ -109,14 +112,7 @@ impl PyContinuation {
 
     /// The same as `resume`, raising `exc` (an instance or a class) in the suspended request.
     fn throw(&self, py: Python<'_>, exc: &Bound<'_, PyAny>) -> PyResult<()> {
-        let instance = match exc.cast::<PyType>() {
-            Ok(class) if class.is_subclass_of::<PyBaseException>()? => class.call0()?,
-            _ => exc.clone(),
-        };
-        if !instance.is_instance_of::<PyBaseException>() {
-            return Err(PyTypeError::new_err("throw needs an exception, an instance or a class"));
-        }
-        self.deliver(py, Delivery::Exception(instance.unbind()))
+        self.deliver(py, Delivery::Exception(exception_of(exc, "throw")?))
     }
 
     /// Whether the request waits in `suspend` now.
@@ -167,6 +163,22 @@ impl PyContinuation {
     }
 }
 
+/// An exception, from an instance or a class, to be raised elsewhere.
+///
+/// # Errors
+/// `TypeError` for what is neither, and what the class raises when it is called.
+pub(crate) fn exception_of(exc: &Bound<'_, PyAny>, caller: &str) -> PyResult<Py<PyAny>> {
+    let instance = match exc.cast::<PyType>() {
+        Ok(class) if class.is_subclass_of::<PyBaseException>()? => class.call0()?,
+        _ => exc.clone(),
+    };
+    if !instance.is_instance_of::<PyBaseException>() {
+        let message = format!("{caller} needs an exception, an instance or a class");
+        return Err(PyTypeError::new_err(message));
+    }
+    Ok(instance.unbind())
+}
+
 /// What `suspend` returns for the arguments of `resume`.
 fn value_of(
     py: Python<'_>,
@@ -182,7 +194,8 @@ fn value_of(
     })
 }
 
-/// Seconds, an int or a float of any size, as a duration; `None` is without limit.
+/// A time-out in seconds, an int or a float of any size, as a duration; `None` is without limit, and
+/// so are 0 and None. A bool is the int that it is.
 ///
 /// # Errors
 /// `ValueError` for a negative one and for NaN, `TypeError` for what is no number.
@@ -190,26 +203,10 @@ pub(crate) fn duration_of(seconds: &Bound<'_, PyAny>) -> PyResult<Option<Duratio
     if seconds.is_none() {
         return Ok(None);
     }
-    let value = match seconds.extract::<f64>() {
-        Ok(value) => value,
-        // An int too large for a float.
-        Err(error) if error.is_instance_of::<pyo3::exceptions::PyOverflowError>(seconds.py()) => {
-            if seconds.lt(0)? {
-                f64::NEG_INFINITY
-            } else {
-                f64::INFINITY
-            }
-        }
-        Err(error) => return Err(error),
-    };
-    if value < 0.0 || value.is_nan() {
-        let message = format!("timeout is {value} and must be zero or more seconds");
-        return Err(PyValueError::new_err(message));
+    if let Ok(given) = seconds.extract::<bool>() {
+        return Ok(given.then_some(Duration::from_secs(1)));
     }
-    if value == 0.0 {
-        return Ok(None);
-    }
-    Ok(Duration::try_from_secs_f64(value).ok())
+    Ok(seconds_of(seconds, "timeout")?.filter(|timeout| !timeout.is_zero()))
 }
 
 /// The client of a request, always in its environ.
@@ -218,6 +215,8 @@ pub(crate) struct PyClient {
     client: ThreadBound<Client>,
     made: ThreadBound<Made>,
     lane: SharedLane,
+    /// The one that `_suspend_client` and `_resume_client` use.
+    own: PyOnceLock<Py<PyContinuation>>,
 }
 
 impl PyClient {
@@ -227,6 +226,7 @@ impl PyClient {
             client: ThreadBound::new(client),
             made: ThreadBound::new(made),
             lane: ThreadBound::new(lane),
+            own: PyOnceLock::new(),
         }
     }
 }
@@ -264,4 +264,32 @@ impl PyClient {
     fn connected(&self) -> bool {
         self.client.get().is_some_and(Client::is_connected)
     }
+}
+
+/// What `Continuation.suspend` does, on the client of the running request.
+#[pyfunction]
+#[pyo3(name = "_suspend_client", signature = (client, timeout=None))]
+pub(crate) fn suspend_client(
+    py: Python<'_>,
+    client: &Bound<'_, PyClient>,
+    timeout: Option<&Bound<'_, PyAny>>,
+) -> PyResult<Py<PyAny>> {
+    let client = client.get();
+    let own = client.own.get_or_try_init(py, || Py::new(py, client.continuation()?))?;
+    own.get().suspend(py, timeout)
+}
+
+/// What `Continuation.resume` does, on a client whose request waits in `_suspend_client`.
+#[pyfunction]
+#[pyo3(name = "_resume_client", signature = (client, args=None, kwargs=None))]
+pub(crate) fn resume_client(
+    py: Python<'_>,
+    client: &Bound<'_, PyClient>,
+    args: Option<&Bound<'_, PyAny>>,
+    kwargs: Option<&Bound<'_, PyAny>>,
+) -> PyResult<()> {
+    let Some(own) = client.get().own.get(py) else {
+        return Err(ContinuationError::new_err("not suspended"));
+    };
+    own.get().resume(py, &positional(py, args)?, keywords(kwargs)?)
 }

@@ -11,6 +11,9 @@ use pyo3::exceptions::{
 };
 use pyo3::prelude::*;
 
+use crate::gil::attached;
+use crate::tasks::take_killing;
+
 #[expect(non_camel_case_types, reason = "the name is Python's, as that of socket.timeout is")]
 mod python_named {
     use pyo3::create_exception;
@@ -41,7 +44,14 @@ create_exception!(
     meinheld.server,
     Stopped,
     PyBaseException,
-    "The server stops, and ends this request: clean up and let it pass."
+    "The server stops, and ends this request or task: clean up and let it pass."
+);
+
+create_exception!(
+    meinheld.server,
+    TaskKilled,
+    PyBaseException,
+    "This spawned task was killed: clean up and let it pass."
 );
 
 /// What ended a wait for something else than the client.
@@ -49,7 +59,9 @@ pub(crate) fn from_interrupt(interrupt: Interrupt) -> PyErr {
     match interrupt {
         Interrupt::TimedOut => timeout::new_err("timed out: not resumed in time"),
         Interrupt::Interrupted => ClientDisconnected::new_err("the client has disconnected"),
-        Interrupt::Cancelled => Stopped::new_err("the server is stopping"),
+        Interrupt::Cancelled => {
+            take_killing(attached()).unwrap_or_else(|| Stopped::new_err("the server is stopping"))
+        }
         Interrupt::Refused(refusal) => from_refusal(refusal),
         other => PyRuntimeError::new_err(other.to_string()),
     }
@@ -86,13 +98,17 @@ pub(crate) fn from_io(error: io::Error) -> PyErr {
     }
 }
 
-/// An `OSError` with the system's number, so that `errno` and the subclass are right.
+/// What the system said, with its number, so that `errno` and the subclass are right.
 pub(crate) fn from_system(error: io::Error) -> PyErr {
-    match error.raw_os_error() {
-        Some(number) => PyOSError::new_err((number, error.to_string())),
-        None => error.into(),
-    }
+    let Some(number) = error.raw_os_error() else { return error.into() };
+    let text = error.to_string();
+    let text = text.strip_suffix(&format!(" (os error {number})")).unwrap_or(&text).to_owned();
+    PyOSError::new_err((number, text))
 }
+
+/// Linux's numbers of what a wait for a descriptor may end with.
+pub(crate) const EBADF: i32 = 9;
+pub(crate) const ECANCELED: i32 = 125;
 
 /// Linux's numbers of two causes that the server finds before the system does.
 const EEXIST: i32 = 17;

@@ -9,23 +9,31 @@
 //!
 //! No system call is made here, and HTTP is known by its names only.
 
+mod blocking;
+mod call;
 mod continuation;
 mod environ;
 mod errors;
+mod failures;
 mod file_body;
 mod file_wrapper;
 mod fork;
 #[allow(unsafe_code)] // the token of the loop's thread; giving the GIL up around its wait
 mod gil;
 mod hooks;
+mod inbox;
 mod input;
 mod lane;
 mod log;
+mod seconds;
 mod server;
 mod settings;
 mod start_response;
+mod tasks;
 #[allow(unsafe_code)] // values that are reached on their own thread only
 mod thread_bound;
+mod timers;
+mod trampoline;
 #[allow(unsafe_code)] // the interpreter's thread state
 mod tstate;
 mod wsgi;
@@ -38,9 +46,9 @@ mod _meinheld {
     use pyo3::prelude::*;
 
     #[pymodule_export]
-    use crate::continuation::{PyClient, PyContinuation};
+    use crate::continuation::{PyClient, PyContinuation, resume_client, suspend_client};
     #[pymodule_export]
-    use crate::errors::{ClientDisconnected, ContinuationError, Stopped, timeout};
+    use crate::errors::{ClientDisconnected, ContinuationError, Stopped, TaskKilled, timeout};
     #[pymodule_export]
     use crate::file_wrapper::FileWrapper;
     #[pymodule_export]
@@ -61,9 +69,17 @@ mod _meinheld {
         set_stop_idle_timeout, set_underscore_headers,
     };
 
+    #[pymodule_export]
+    use crate::tasks::{PyTask, spawn};
+    #[pymodule_export]
+    use crate::timers::{PyTimer, schedule_call, sleep};
+    #[pymodule_export]
+    use crate::trampoline::{cancel_wait, get_ident, in_coroutine, trampoline};
+
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         crate::tstate::check_interpreter(module.py())?;
+        crate::blocking::remember(module.py())?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

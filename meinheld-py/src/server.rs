@@ -7,6 +7,7 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -202,21 +203,25 @@ fn serve(py: Python<'_>, app: Py<PyAny>, config: Config, listeners: Vec<Listener
     if let Some(stop) = early {
         stop.apply(&server.handle());
     }
+    // What waits in the inbox is taken in before the loop waits for anything.
+    server.handle().wake();
     let wakeup = WakeupDescriptor::install(py, &server)?;
-    let stopped = catch_unwind(AssertUnwindSafe(|| server.run()));
+    let failures = Rc::clone(server.service().failures());
+    let run = || failures.with_current(|| server.run());
+    let stopped = catch_unwind(AssertUnwindSafe(run));
     drop_orphans();
     wakeup.restore(py)?;
-    let stopped = stopped.unwrap_or_else(|panic| fail(py, server.service().logs(), panic));
-    if let Some(fatal) = server.service().take_fatal() {
+    let stopped = stopped.unwrap_or_else(|panic| fail(py, failures.logs(), panic));
+    if let Some(fatal) = failures.take_fatal() {
         return Err(fatal);
     }
     let abandoned = stopped?.abandoned;
     if abandoned > 0 {
         let message = match abandoned {
-            1 => "1 request could not be ended and was abandoned".to_owned(),
-            count => format!("{count} requests could not be ended and were abandoned"),
+            1 => "1 coroutine could not be ended and was abandoned".to_owned(),
+            count => format!("{count} coroutines could not be ended and were abandoned"),
         };
-        server.service().logs().error(py, &message);
+        failures.logs().error(py, &message);
     }
     Ok(())
 }
@@ -273,6 +278,13 @@ pub(crate) fn stop(timeout: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
 pub(crate) fn stop_running(grace: Option<Duration>) {
     if let Some(handle) = with_state(|state| state.running.clone()) {
         handle.stop(grace);
+    }
+}
+
+/// Has the loop go round once, if a server runs.
+pub(crate) fn wake() {
+    if let Some(handle) = with_state(|state| state.running.clone()) {
+        handle.wake();
     }
 }
 

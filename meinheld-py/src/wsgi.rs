@@ -11,7 +11,7 @@
 //!
 //! Not here: the objects that the application is given (see the modules of their names).
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -29,11 +29,13 @@ use pyo3::types::{PyDict, PyList, PyTuple, PyTupleMethods};
 use crate::continuation::{Made, PyClient};
 use crate::environ::Environs;
 use crate::errors::{ClientDisconnected, Stopped, from_io, timeout};
+use crate::failures::Failures;
 use crate::file_body::file_body;
 use crate::file_wrapper::FileWrapper;
 use crate::fork::leave_if_child;
 use crate::gil;
 use crate::hooks::{self, Beat, Sign};
+use crate::inbox;
 use crate::input::Input;
 use crate::lane::Lane;
 use crate::log::{AccessRecord, Logs, is_exit};
@@ -46,9 +48,7 @@ use crate::tstate::PythonStates;
 pub(crate) struct Wsgi {
     application: Py<PyAny>,
     environs: Environs,
-    logs: Logs,
-    /// What ends the server: an exception from a signal's handler, or `SystemExit` from a request.
-    fatal: RefCell<Option<PyErr>>,
+    failures: Rc<Failures>,
 }
 
 /// A request that has been accepted.
@@ -75,22 +75,16 @@ struct Call<'a, 'py> {
 
 impl Wsgi {
     pub(crate) fn new(py: Python<'_>, application: Py<PyAny>) -> PyResult<Wsgi> {
-        let (environs, logs) = (Environs::new(py)?, Logs::new(py)?);
-        Ok(Wsgi { application, environs, logs, fatal: RefCell::new(None) })
+        let failures = Failures::new(Logs::new(py)?);
+        Ok(Wsgi { application, environs: Environs::new(py)?, failures })
     }
 
-    /// The exception that ended the server, if one did.
-    pub(crate) fn take_fatal(&self) -> Option<PyErr> {
-        self.fatal.borrow_mut().take()
+    pub(crate) fn failures(&self) -> &Rc<Failures> {
+        &self.failures
     }
 
-    pub(crate) fn logs(&self) -> &Logs {
-        &self.logs
-    }
-
-    /// Ends the server; the first reason counts.
-    fn end_server(&self, error: PyErr) {
-        self.fatal.borrow_mut().get_or_insert(error);
+    fn logs(&self) -> &Logs {
+        self.failures.logs()
     }
 }
 
@@ -100,7 +94,7 @@ impl Service for Wsgi {
     fn accept(&self, head: &Head<'_>, connection: &ConnectionInfo<'_>) -> Accepted {
         match self.environs.build(gil::attached(), head, connection) {
             Ok(environ) => {
-                let access = self.logs.access_record(&environ);
+                let access = self.logs().access_record(&environ);
                 Accepted::Request(Request { environ: environ.unbind(), access })
             }
             Err(error) => Accepted::Failed(error),
@@ -112,7 +106,7 @@ impl Service for Wsgi {
         let Request { environ, access } = match request {
             Accepted::Request(request) => request,
             Accepted::Failed(error) => {
-                self.logs.exception(py, "cannot build the environ of a request", &error);
+                self.logs().exception(py, "cannot build the environ of a request", &error);
                 return;
             }
         };
@@ -132,8 +126,8 @@ impl Service for Wsgi {
         self.finish(&environ, answered, exchange);
         if let Some(access) = access {
             let (status, bytes) = (exchange.status(), exchange.body_bytes_sent());
-            if let Some(exit) = self.logs.access(&environ, &access, status, bytes) {
-                self.end_server(exit);
+            if let Some(exit) = self.logs().access(&environ, &access, status, bytes) {
+                self.failures.end_server(exit);
             }
         }
     }
@@ -146,16 +140,13 @@ impl Service for Wsgi {
         leave_if_child(gil::attached(), None);
         drop_orphans();
         if let Err(error) = gil::check_signals(gil::attached()) {
-            self.end_server(error);
+            self.failures.end_server(error);
         }
         if let Some(beat) = hooks::due_beat() {
             self.perform(gil::attached(), &beat);
         }
-        if self.fatal.borrow().is_some() {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        }
+        inbox::take_in(gil::attached());
+        if self.failures.is_fatal() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     fn next_turn(&self) -> Option<Instant> {
@@ -165,7 +156,7 @@ impl Service for Wsgi {
     fn report(&self, report: &Report<'_>) {
         // A refused request is the client's fault, and not to fill a log with.
         if !matches!(report, Report::Refused { .. }) {
-            self.logs.error(gil::attached(), &report.to_string());
+            self.logs().error(gil::attached(), &report.to_string());
         }
     }
 
@@ -180,12 +171,12 @@ impl Wsgi {
         match beat.perform(py) {
             Ok(Sign::Given) => {}
             Ok(Sign::Orphaned(grace)) => {
-                self.logs.error(py, "the parent process has changed: stopping");
+                self.logs().error(py, "the parent process has changed: stopping");
                 hooks::forget_watchdog();
                 server::stop_running(grace);
             }
-            Err(error) if is_exit(py, &error) => self.end_server(error),
-            Err(error) => self.logs.exception(py, "the watchdog raised an exception", &error),
+            Err(error) if is_exit(py, &error) => self.failures.end_server(error),
+            Err(error) => self.logs().exception(py, "the watchdog raised an exception", &error),
         }
     }
 
@@ -216,14 +207,11 @@ impl Wsgi {
         }
         if error.is_instance_of::<timeout>(py) {
             let message = format!("{} ended with an uncaught {error}", request_line(environ));
-            self.logs.error(py, &message);
+            self.logs().error(py, &message);
             return 500;
         }
         let message = format!("{} raised an exception", request_line(environ));
-        self.logs.exception(py, &message, &error);
-        if is_exit(py, &error) {
-            self.end_server(error);
-        }
+        self.failures.note(py, &message, error);
         500
     }
 
@@ -237,7 +225,7 @@ impl Wsgi {
                 "returned {bytes} bytes fewer than its Content-Length; the connection was closed"
             ),
         };
-        self.logs.error(environ.py(), &format!("{} {what}", request_line(environ)));
+        self.logs().error(environ.py(), &format!("{} {what}", request_line(environ)));
     }
 }
 
@@ -269,7 +257,7 @@ impl<'py> Call<'_, 'py> {
         match (sent, closed) {
             (Err(error), Err(closing)) => {
                 let message = "close() of a response that had failed raised an exception, too";
-                self.wsgi.logs.exception(py, message, &closing);
+                self.wsgi.logs().exception(py, message, &closing);
                 Err(error)
             }
             (sent, closed) => sent.and(closed),

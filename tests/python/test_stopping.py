@@ -267,7 +267,7 @@ def test_a_request_that_will_not_end_is_abandoned_with_one_line(serve: Callable)
     assert "cleaned b Stopped" in lines
     said = [line for line in lines if "abandoned" in line]
     assert len(said) == 1
-    assert "1 request could not be ended and was abandoned" in said[0]
+    assert "1 coroutine could not be ended and was abandoned" in said[0]
 
 
 # SIGINT

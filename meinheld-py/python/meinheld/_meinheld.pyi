@@ -14,8 +14,11 @@ __all__ = [
     "ClientDisconnected",
     "ContinuationError",
     "Stopped",
+    "TaskKilled",
     "timeout",
     "FileWrapper",
+    "Task",
+    "Timer",
     "addresses",
     "interrupt",
     "listen",
@@ -23,6 +26,15 @@ __all__ = [
     "run",
     "stop",
     "terminate",
+    "spawn",
+    "schedule_call",
+    "sleep",
+    "trampoline",
+    "cancel_wait",
+    "get_ident",
+    "in_coroutine",
+    "_suspend_client",
+    "_resume_client",
     "get_backlog",
     "get_client_body_buffer_size",
     "get_keepalive",
@@ -80,6 +92,7 @@ class timeout(TimeoutError): ...
 class ClientDisconnected(ConnectionError): ...
 class ContinuationError(OSError): ...
 class Stopped(BaseException): ...
+class TaskKilled(BaseException): ...
 
 @final
 class Continuation:
@@ -106,6 +119,51 @@ class FileWrapper:
     def __next__(self) -> Any: ...
     def close(self) -> None: ...
 
+@final
+class Task:
+    @property
+    def done(self) -> bool: ...
+    @property
+    def value(self) -> Any: ...
+    @property
+    def exception(self) -> BaseException | None: ...
+    def join(self, timeout: float | None = None) -> Any: ...
+    def kill(self, exc: BaseException | type[BaseException] | None = None) -> bool: ...
+
+@final
+class Timer:
+    @property
+    def called(self) -> bool: ...
+    def cancel(self) -> None: ...
+
+@type_check_only
+class _HasFileno(Protocol):
+    def fileno(self) -> int: ...
+
+def spawn(
+    func: Callable[..., Any],
+    args: tuple[Any, ...] | list[Any] | None = None,
+    kwargs: dict[str, Any] | None = None,
+) -> Task: ...
+def schedule_call(
+    seconds: float, cb: Callable[..., Any], /, *args: Any, **kwargs: Any
+) -> Timer: ...
+def sleep(seconds: float) -> None: ...
+def trampoline(
+    fileno: int | _HasFileno,
+    read: Any = None,
+    write: Any = None,
+    timeout: float | None = None,
+) -> None: ...
+def cancel_wait(fileno: int | _HasFileno) -> None: ...
+def get_ident() -> int: ...
+def in_coroutine() -> bool: ...
+def _suspend_client(client: Client, timeout: float | None = None) -> Any: ...
+def _resume_client(
+    client: Client,
+    args: tuple[Any, ...] | list[Any] | None = None,
+    kwargs: dict[str, Any] | None = None,
+) -> None: ...
 def listen(
     address: _Address | Sequence[_Address] | None = None,
     socket_fd: int | Sequence[int] | None = None,

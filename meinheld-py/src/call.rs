@@ -1,0 +1,86 @@
+//! A Python call that is made later.
+
+use pyo3::exceptions::PyTypeError;
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyTuple};
+
+/// A function and what it is to be called with.
+pub(crate) struct Call {
+    function: Py<PyAny>,
+    args: Py<PyTuple>,
+    kwargs: Option<Py<PyDict>>,
+}
+
+impl Call {
+    /// # Errors
+    /// `TypeError` if the function is no callable.
+    pub(crate) fn new(
+        function: &Bound<'_, PyAny>,
+        args: Bound<'_, PyTuple>,
+        kwargs: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Call> {
+        if !function.is_callable() {
+            let kind = function.get_type().name()?;
+            return Err(PyTypeError::new_err(format!("{kind} is not callable")));
+        }
+        let kwargs = kwargs.map(|kwargs| kwargs.copy().map(Bound::unbind)).transpose()?;
+        Ok(Call { function: function.clone().unbind(), args: args.unbind(), kwargs })
+    }
+
+    pub(crate) fn make(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let kwargs = self.kwargs.as_ref().map(|kwargs| kwargs.bind(py));
+        self.function.call(py, self.args.bind(py), kwargs)
+    }
+
+    /// What a log calls it.
+    pub(crate) fn name(&self, py: Python<'_>) -> String {
+        let function = self.function.bind(py);
+        let name = function.getattr(intern!(py, "__qualname__")).or_else(|_| {
+            let kind = function.get_type();
+            kind.getattr(intern!(py, "__qualname__"))
+        });
+        name.map_or_else(|_| "?".to_owned(), |name| format!("{name:.100}()"))
+    }
+
+    pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.function)?;
+        visit.call(&self.args)?;
+        self.kwargs.as_ref().map_or(Ok(()), |kwargs| visit.call(kwargs))
+    }
+}
+
+/// Positional arguments that were passed as one: a tuple, a list, or none.
+///
+/// # Errors
+/// `TypeError` for anything else: a str, say, which would be taken apart.
+pub(crate) fn positional<'py>(
+    py: Python<'py>,
+    args: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyTuple>> {
+    let Some(args) = args else { return Ok(PyTuple::empty(py)) };
+    if let Ok(tuple) = args.cast::<PyTuple>() {
+        return Ok(tuple.clone());
+    }
+    if let Ok(list) = args.cast::<PyList>() {
+        return Ok(list.to_tuple());
+    }
+    let kind = args.get_type().name()?;
+    Err(PyTypeError::new_err(format!("args must be a tuple or a list, not {kind}")))
+}
+
+/// Keyword arguments that were passed as one: a dict, or none.
+///
+/// # Errors
+/// `TypeError` for anything else.
+pub(crate) fn keywords<'a, 'py>(
+    kwargs: Option<&'a Bound<'py, PyAny>>,
+) -> PyResult<Option<&'a Bound<'py, PyDict>>> {
+    let Some(kwargs) = kwargs.filter(|kwargs| !kwargs.is_none()) else { return Ok(None) };
+    let Ok(dict) = kwargs.cast::<PyDict>() else {
+        let kind = kwargs.get_type().name()?;
+        return Err(PyTypeError::new_err(format!("kwargs must be a dict, not {kind}")));
+    };
+    Ok(Some(dict))
+}
