@@ -153,14 +153,14 @@ proptest! {
         fields in vec((token(), value()), 0..10),
         known in proptest::option::of(0_u64..1000),
     ) {
-        let mut builder =
-            ResponseBuilder::begin(Vec::new(), facts, status, &reason).unwrap();
+        let mut builder = ResponseBuilder::begin(status, &reason).unwrap();
         let fields: Vec<(String, Vec<u8>)> =
             fields.into_iter().map(|(name, value)| (format!("x{name}"), value)).collect();
         for (name, value) in &fields {
             builder.header(name.as_bytes(), value).unwrap();
         }
-        let (wire, plan) = builder.finish(known, &ServerFields::default()).unwrap();
+        let mut wire = Vec::new();
+        let plan = builder.finish(facts, known, &ServerFields::default(), &mut wire).unwrap();
 
         let mut headers = [httparse::EMPTY_HEADER; 32];
         let mut response = httparse::Response::new(&mut headers);
@@ -203,13 +203,8 @@ proptest! {
         end in select(vec![&b"\r"[..], b"\n", b"\r\n", b"\0"]),
     ) {
         let value = [&before[..], end, &after].concat();
-        let facts = RequestFacts {
-            version: Version::Http11,
-            kind: RequestKind::Other,
-            keep_alive: KeepAlive::Keep,
-        };
-        prop_assert!(ResponseBuilder::begin(Vec::new(), facts, 200, &value).is_err());
-        let mut builder = ResponseBuilder::begin(Vec::new(), facts, 200, b"OK").unwrap();
+        prop_assert!(ResponseBuilder::begin(200, &value).is_err());
+        let mut builder = ResponseBuilder::begin(200, b"OK").unwrap();
         prop_assert!(builder.header(b"X", &value).is_err());
         prop_assert!(builder.header(&[b"X", &value[..]].concat(), b"x").is_err());
     }

@@ -107,6 +107,8 @@ pub(crate) struct Connection {
     pub(crate) local: Arc<Address>,
     pub(crate) phase: Phase,
     pub(crate) input: Input,
+    /// What is to be sent and was not yet; see `Shared::flush`.
+    pub(crate) held: Vec<u8>,
     /// How many bytes of `input` are known to be no complete head.
     pub(crate) scanned: usize,
     /// Who waits for input.
@@ -146,6 +148,7 @@ impl Connection {
             local,
             phase: Phase::Head,
             input: Input::default(),
+            held: Vec::new(),
             scanned: 0,
             reader: None,
             writer: None,
@@ -193,9 +196,14 @@ impl Connection {
         [self.reader.take(), self.writer.take(), self.departure.take()]
     }
 
+    /// Whether it waits for a request.
+    pub(crate) fn is_waiting(&self) -> bool {
+        matches!(self.phase, Phase::Head)
+    }
+
     /// Whether no request is being received or answered.
     pub(crate) fn is_idle(&self) -> bool {
-        matches!(self.phase, Phase::Head) && self.input.is_empty()
+        matches!(self.phase, Phase::Head) && self.input.is_empty() && self.held.is_empty()
     }
 }
 

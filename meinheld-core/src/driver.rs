@@ -107,9 +107,14 @@ impl<S: Service> Driver<S> {
             connection.peer_closed |= event.peer_closed;
             let reader = connection.reader.filter(|_| event.readable);
             let writer = connection.writer.filter(|_| event.writable);
-            ([reader, writer], connection.departure, connection.may_advance(event))
+            let holds = event.writable && !connection.held.is_empty();
+            let may_advance = connection.may_advance(event);
+            ([reader, writer], connection.departure, may_advance, holds)
         });
-        let Some((ready, departure, may_advance)) = known else { return };
+        let Some((ready, departure, may_advance, holds)) = known else { return };
+        if holds {
+            self.shared.resume_flush(id);
+        }
         for ticket in ready.into_iter().flatten() {
             self.scheduler.wake(ticket);
         }
@@ -125,10 +130,11 @@ impl<S: Service> Driver<S> {
     pub(crate) fn advance(self: &Rc<Self>, id: ConnectionId) {
         for _ in 0..STEPS_MAX {
             if self.step(id) == Step::Wait {
-                return;
+                return self.shared.flush_all();
             }
         }
         self.shared.queue(id);
+        self.shared.flush_all();
     }
 
     fn step(self: &Rc<Self>, id: ConnectionId) -> Step {
@@ -222,15 +228,19 @@ impl<S: Service> Driver<S> {
         }
     }
 
-    /// Whether to go on at once after a head: a body that is being collected, or a refused peer that
-    /// still sends. What follows a request that has ended stands in the pending queue.
+    /// Whether to go on at once after a head: a body that is being collected, a refused peer that
+    /// still sends, or the next of pipelined requests.
     fn after_head(&self, id: ConnectionId) -> Step {
         let more = self.shared.with(id, |connection| match connection.phase {
             Phase::Collecting(_) | Phase::Lingering(_) => Some(connection.readable),
+            Phase::Head if !connection.input.is_empty() => Some(true),
             Phase::Head | Phase::Busy | Phase::Upgraded | Phase::Discarding(_) => None,
         });
         match more.flatten() {
-            Some(true) => Step::Again,
+            Some(true) => {
+                self.shared.unqueue(id);
+                Step::Again
+            }
             Some(false) => self.watch(id),
             None => Step::Wait,
         }
@@ -454,7 +464,7 @@ impl<S: Service> Driver<S> {
             _ => false,
         });
         if unsent == Some(true) {
-            self.shared.flush(id);
+            self.shared.flush_lingering(id);
         }
         let mut input = self.shared.buffers.borrow_mut().grow(Input::default());
         let received = self.shared.receive(id, &mut input);

@@ -11,29 +11,27 @@
 //!                   Unbegun ──upgrade──▶ Upgraded                (the bytes are no HTTP any more)
 //! ```
 //!
-//! Every call that says so may wait; nothing is buffered beyond the head, so that a client that
-//! does not read stops its application. Not here: the loop.
+//! Every call that says so may wait; no more than a few small pieces are buffered (see output.rs), so
+//! that a client that does not read stops its application. Not here: the loop.
 
 mod body;
 mod file;
+mod output;
 mod upgrade;
 
-use std::io::{self, IoSlice};
-use std::num::NonZeroUsize;
-use std::os::fd::RawFd;
+use std::io;
 use std::rc::Rc;
+use std::time::Instant;
 
 pub(crate) use body::{Expectation, RequestBody};
 pub use file::duplicate_file;
 pub use upgrade::UpgradeError;
 
 use crate::client::Client;
-use crate::descriptors::Readiness;
 use crate::http::{
-    BodyEncoding, BodyPlan, CHUNK_END, ChunkHeader, KeepAlive, LAST_CHUNK, RequestFacts,
-    ResponseBuilder, ResponseError, early_hints, error_response, reason_phrase,
+    BodyEncoding, BodyPlan, KeepAlive, LAST_CHUNK, RequestFacts, ResponseBuilder, ResponseError,
+    early_hints, error_response, reason_phrase,
 };
-use crate::sys;
 use crate::upgraded::Traffic;
 
 /// An unread rest of a request body up to this many bytes is read and dropped to keep the
@@ -42,22 +40,28 @@ const DISCARD_BYTES_MAX: u64 = 64 * 1024;
 
 /// A request's body, and the response to it.
 pub struct Exchange {
+    /// Boxed, since an exchange is moved about, and a suspended request's stack is to stay small.
+    state: Box<State>,
+}
+
+struct State {
     client: Client,
     facts: RequestFacts,
     expectation: Expectation,
     body: RequestBody,
     response: Response,
     known_length: Option<u64>,
-    out: Vec<u8>,
     status: u16,
     body_bytes_sent: u64,
     mismatch: Option<LengthMismatch>,
     muted: bool,
+    /// When a piece was written last that others may follow soon.
+    written: Option<Instant>,
 }
 
 enum Response {
     Unbegun,
-    Begun(ResponseBuilder),
+    Begun(Rc<ResponseBuilder>),
     Body(BodyPlan),
     Ended(KeepAlive),
     Upgraded(Rc<Traffic>),
@@ -121,24 +125,25 @@ impl Exchange {
         expectation: Expectation,
         body: RequestBody,
     ) -> Exchange {
-        Exchange {
+        let state = State {
             client,
             facts,
             expectation,
             body,
             response: Response::Unbegun,
             known_length: None,
-            out: Vec::new(),
             status: 0,
             body_bytes_sent: 0,
             mismatch: None,
             muted: false,
-        }
+            written: None,
+        };
+        Exchange { state: Box::new(state) }
     }
 
     /// The client at the other end.
     pub fn client(&self) -> &Client {
-        &self.client
+        &self.state.client
     }
 
     /// Begins the response; nothing is sent before the first byte of its body, or its end. One that
@@ -155,39 +160,51 @@ impl Exchange {
         if self.is_head_sent() {
             return Err(BeginError::HeadSent);
         }
-        let mut out = std::mem::take(&mut self.out);
-        if let Response::Begun(builder) = std::mem::replace(&mut self.response, Response::Unbegun) {
-            out = builder.into_buffer();
-        }
-        out.clear();
-        let mut builder = ResponseBuilder::begin(out, self.facts, status, reason)?;
+        self.state.response = Response::Unbegun;
+        let mut builder = ResponseBuilder::begin(status, reason)?;
         for (name, value) in headers {
             builder.header(name, value)?;
         }
-        self.status = status;
-        self.response = Response::Begun(builder);
+        self.begin_with(Rc::new(builder))
+    }
+
+    /// The same with what was checked and encoded before, for another response perhaps.
+    ///
+    /// # Errors
+    /// [`BeginError::HeadSent`].
+    pub fn begin_with(&mut self, builder: Rc<ResponseBuilder>) -> Result<(), BeginError> {
+        if self.is_head_sent() {
+            return Err(BeginError::HeadSent);
+        }
+        self.state.status = builder.status();
+        self.state.response = Response::Begun(builder);
         Ok(())
     }
 
     /// Tells how many bytes the whole body will have; unless the response has a Content-Length of
     /// its own, this becomes it. Only before the head is sent.
     pub fn announce_length(&mut self, bytes: u64) {
-        self.known_length = Some(bytes);
+        self.state.known_length = Some(bytes);
     }
 
     /// Has nothing sent from now on, whatever is written, and the connection closed after the call: the
     /// application has answered by other means, on the descriptor itself. `false` takes that back.
     pub fn mute(&mut self, muted: bool) {
-        self.muted = muted;
+        if muted {
+            // What came before the other means is the server's still.
+            let _ = self.state.client.shared.flush(self.state.client.id);
+        }
+        self.state.muted = muted;
     }
 
     /// Takes the exchange out of a place that must be left with one: a broken one of the same
     /// client. To be put back before [`Service::call`](crate::Service::call) returns.
     #[must_use = "what is not put back is broken off"]
     pub fn detach(&mut self) -> Exchange {
-        let mut broken =
-            Exchange::new(self.client.clone(), self.facts, Expectation::None, RequestBody::Broken);
-        broken.response = Response::Broken;
+        let State { client, facts, .. } = &*self.state;
+        let (none, broken) = (Expectation::None, RequestBody::Broken);
+        let mut broken = Exchange::new(client.clone(), *facts, none, broken);
+        broken.state.response = Response::Broken;
         std::mem::replace(self, broken)
     }
 
@@ -201,6 +218,16 @@ impl Exchange {
         self.send(piece)
     }
 
+    /// The same for one of many pieces: small ones that follow each other at once may go out together.
+    /// The first goes out at once; none is kept back while the request waits, or once the response has
+    /// ended.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write); a failure to send may be told at a later call.
+    pub fn write_soon(&mut self, piece: &[u8]) -> io::Result<()> {
+        self.send_soon(piece)
+    }
+
     /// Sends the last piece of the body and ends the response. When it is the first piece too, the
     /// response gets a Content-Length.
     ///
@@ -208,8 +235,7 @@ impl Exchange {
     /// As [`write`](Self::write).
     pub fn write_last(&mut self, piece: &[u8]) -> io::Result<()> {
         self.announce_length(piece.len() as u64);
-        self.send(piece)?;
-        self.end()
+        self.send_last(piece)
     }
 
     /// Answers with a whole response of one piece.
@@ -237,13 +263,13 @@ impl Exchange {
         headers: impl IntoIterator<Item = (&'h [u8], &'h [u8])>,
     ) -> io::Result<()> {
         let mut hints = Vec::new();
-        early_hints(self.facts.version, headers, &mut hints)
+        early_hints(self.state.facts.version, headers, &mut hints)
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         if self.is_head_sent() {
             let error = BeginError::HeadSent;
             return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
         }
-        self.send_all(&mut [IoSlice::new(&hints)])
+        self.send_raw(&hints)
     }
 
     /// Ends the response: sends what is missing of it. Ending it twice does nothing.
@@ -251,29 +277,31 @@ impl Exchange {
     /// # Errors
     /// As [`write`](Self::write).
     pub fn end(&mut self) -> io::Result<()> {
-        if self.muted {
+        if self.state.muted {
             return Ok(());
         }
-        match self.response {
-            Response::Unbegun => return self.fail(500),
-            Response::Begun(_) => {
-                self.announce_length(0);
-                self.send(b"")?;
-            }
-            Response::Body(_) | Response::Ended(_) | Response::Upgraded(_) | Response::Broken => {}
+        match self.state.response {
+            Response::Unbegun => self.fail(500),
+            Response::Begun(_) => self.write_last(b""),
+            Response::Body(_) => self.send_end(),
+            Response::Ended(_) | Response::Upgraded(_) | Response::Broken => Ok(()),
         }
-        let Response::Body(plan) = self.response else { return Ok(()) };
+    }
+
+    /// Appends what ends the body to `out`, and notes that the response has ended.
+    fn push_end(&mut self, out: &mut Vec<u8>) {
+        let Response::Body(plan) = self.state.response else { return };
         let mut keep_alive = plan.keep_alive;
         match plan.encoding {
-            BodyEncoding::Chunked => self.send_all(&mut [IoSlice::new(LAST_CHUNK)])?,
-            BodyEncoding::Length(length) if self.body_bytes_sent < length => {
-                self.mismatch = Some(LengthMismatch::Shortage(length - self.body_bytes_sent));
+            BodyEncoding::Chunked => out.extend_from_slice(LAST_CHUNK),
+            BodyEncoding::Length(length) if self.state.body_bytes_sent < length => {
+                self.state.mismatch =
+                    Some(LengthMismatch::Shortage(length - self.state.body_bytes_sent));
                 keep_alive = KeepAlive::Close;
             }
             BodyEncoding::Length(_) | BodyEncoding::None | BodyEncoding::UntilClose => {}
         }
-        self.response = Response::Ended(keep_alive);
-        Ok(())
+        self.state.response = Response::Ended(keep_alive);
     }
 
     /// Answers with the server's own error response if nothing has been sent, and closes the
@@ -282,45 +310,49 @@ impl Exchange {
     /// # Errors
     /// As [`write`](Self::write).
     pub fn fail(&mut self, status: u16) -> io::Result<()> {
-        if self.muted {
+        if self.state.muted {
             return Ok(());
         }
-        match self.response {
+        match self.state.response {
             Response::Unbegun | Response::Begun(_) => {}
             // What has been sent of another protocol is nothing to add to.
             Response::Upgraded(_) => return Ok(()),
             _ => {
-                self.response = Response::Broken;
+                self.state.response = Response::Broken;
                 return Ok(());
             }
         }
         let mut out = Vec::new();
-        error_response(status, self.facts.kind, &self.client.shared.fields.borrow(), &mut out);
-        self.status = status;
-        self.response = Response::Ended(KeepAlive::Close);
-        let sent = self.send_all(&mut [IoSlice::new(&out)]);
-        self.body_bytes_sent = 0;
-        sent
+        error_response(
+            status,
+            self.state.facts.kind,
+            &self.state.client.shared.fields.borrow(),
+            &mut out,
+        );
+        self.state.status = status;
+        self.state.response = Response::Ended(KeepAlive::Close);
+        self.send_raw(&out)
     }
 
     /// Whether the head of the response has been sent, so that it cannot be changed any more.
     pub fn is_head_sent(&self) -> bool {
-        !matches!(self.response, Response::Unbegun | Response::Begun(_))
+        !matches!(self.state.response, Response::Unbegun | Response::Begun(_))
     }
 
     /// Whether a response has been begun or sent.
     pub fn is_begun(&self) -> bool {
-        !matches!(self.response, Response::Unbegun)
+        !matches!(self.state.response, Response::Unbegun)
     }
 
     /// Whether no more of a body would be sent, whatever is written: the response may have none, or
     /// more than its Content-Length was written already.
     pub fn is_body_over(&self) -> bool {
-        match &self.response {
-            _ if self.muted => true,
+        match &self.state.response {
+            _ if self.state.muted => true,
             Response::Unbegun | Response::Begun(_) => false,
             Response::Body(plan) => {
-                plan.encoding == BodyEncoding::None || self.mismatch == Some(LengthMismatch::Excess)
+                plan.encoding == BodyEncoding::None
+                    || self.state.mismatch == Some(LengthMismatch::Excess)
             }
             Response::Ended(_) | Response::Upgraded(_) | Response::Broken => true,
         }
@@ -328,40 +360,40 @@ impl Exchange {
 
     /// Whether nothing is sent any more; see [`mute`](Self::mute).
     pub fn is_muted(&self) -> bool {
-        self.muted
+        self.state.muted
     }
 
     /// The status that was sent, or will be; 0 if none was begun.
     pub fn status(&self) -> u16 {
-        self.status
+        self.state.status
     }
 
     /// How many bytes of the response's body have been sent, framing not counted; after an upgrade,
     /// all bytes that have been sent since.
     pub fn body_bytes_sent(&self) -> u64 {
-        match &self.response {
+        match &self.state.response {
             Response::Upgraded(traffic) => traffic.bytes_sent(),
-            _ => self.body_bytes_sent,
+            _ => self.state.body_bytes_sent,
         }
     }
 
     /// How the body differed from its announced length, once that is known.
     pub fn length_mismatch(&self) -> Option<LengthMismatch> {
-        self.mismatch
+        self.state.mismatch
     }
 
     /// What is to become of the connection. An exchange that has not ended is broken off.
     pub(crate) fn conclude(&mut self) -> Conclusion {
-        if self.muted {
+        if self.state.muted {
             return Conclusion::Linger;
         }
-        let keep_alive = match &self.response {
+        let keep_alive = match &self.state.response {
             Response::Ended(keep_alive) => *keep_alive,
             // What the peer has not read yet must not be destroyed (RFC 9112 section 9.6).
             Response::Upgraded(traffic) if !traffic.is_cut() => return Conclusion::Linger,
             _ => return Conclusion::Broken,
         };
-        let unread = match self.body {
+        let unread = match self.state.body {
             RequestBody::Streaming { left } => left,
             RequestBody::Empty | RequestBody::Collected { .. } => 0,
             RequestBody::Broken => return Conclusion::Linger,
@@ -369,134 +401,22 @@ impl Exchange {
         match keep_alive {
             KeepAlive::Keep => Conclusion::Keep { unread },
             KeepAlive::Close if unread > 0 => Conclusion::Linger,
-            KeepAlive::Close if self.facts.keep_alive == KeepAlive::Keep => Conclusion::Leave,
+            KeepAlive::Close if self.state.facts.keep_alive == KeepAlive::Keep => Conclusion::Leave,
             KeepAlive::Close => Conclusion::Close,
         }
     }
 
-    /// Sends the head if it was not sent yet, together with `piece`, encoded as the body needs it.
-    fn send(&mut self, piece: &[u8]) -> io::Result<()> {
-        if self.muted {
-            return Ok(());
-        }
-        let head = match std::mem::replace(&mut self.response, Response::Unbegun) {
-            Response::Begun(builder) => self.finish_head(builder)?,
-            Response::Unbegun => {
-                let message = "no response has been begun";
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
-            }
-            Response::Broken => {
-                self.response = Response::Broken;
-                return Err(io::ErrorKind::BrokenPipe.into());
-            }
-            Response::Upgraded(traffic) => {
-                self.response = Response::Upgraded(traffic);
-                let message = "the connection has been upgraded to another protocol";
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
-            }
-            sent => {
-                self.response = sent;
-                Vec::new()
-            }
-        };
-        let sent = self.send_piece(&head, piece);
-        self.out = head;
-        sent
-    }
-
-    fn finish_head(&mut self, mut builder: ResponseBuilder) -> io::Result<Vec<u8>> {
-        if !self.may_keep_alive() {
-            builder.close();
-        }
-        let finished = builder.finish(self.known_length, &self.client.shared.fields.borrow());
-        let (head, plan) =
-            finished.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        self.response = Response::Body(plan);
-        Ok(head)
-    }
-
     /// Whether another request could be read after this one.
     fn may_keep_alive(&self) -> bool {
-        let readable = match self.body {
+        let readable = match self.state.body {
             RequestBody::Empty | RequestBody::Collected { .. } => true,
             // A client that still waits to be asked may or may not send the body.
             RequestBody::Streaming { left } => {
-                left <= DISCARD_BYTES_MAX && self.expectation == Expectation::None
+                left <= DISCARD_BYTES_MAX && self.state.expectation == Expectation::None
             }
             RequestBody::Broken => false,
         };
-        let shared = &self.client.shared;
+        let shared = &self.state.client.shared;
         readable && !shared.stopping.get() && !shared.config.keep_alive_timeout.is_zero()
-    }
-
-    fn send_piece(&mut self, head: &[u8], piece: &[u8]) -> io::Result<()> {
-        let Response::Body(plan) = &self.response else { return Ok(()) };
-        let encoding = plan.encoding;
-        let length = piece.len() as u64;
-        let sent_length = match encoding {
-            BodyEncoding::None => 0,
-            BodyEncoding::Length(total) => self.clip(length, total),
-            BodyEncoding::Chunked | BodyEncoding::UntilClose => length,
-        };
-        let piece = &piece[..usize::try_from(sent_length).unwrap_or(piece.len())];
-        match NonZeroUsize::new(piece.len()) {
-            Some(size) if encoding == BodyEncoding::Chunked => {
-                let size = ChunkHeader::new(size);
-                self.send_all(&mut [
-                    IoSlice::new(head),
-                    IoSlice::new(size.as_bytes()),
-                    IoSlice::new(piece),
-                    IoSlice::new(CHUNK_END),
-                ])?;
-            }
-            _ => self.send_all(&mut [IoSlice::new(head), IoSlice::new(piece)])?,
-        }
-        self.body_bytes_sent += sent_length;
-        Ok(())
-    }
-
-    /// How much of `bytes` still belongs to a body of `total` bytes.
-    fn clip(&mut self, bytes: u64, total: u64) -> u64 {
-        let left = total - self.body_bytes_sent.min(total);
-        if bytes > left {
-            self.mismatch = Some(LengthMismatch::Excess);
-        }
-        bytes.min(left)
-    }
-
-    fn send_all(&mut self, mut pieces: &mut [IoSlice<'_>]) -> io::Result<()> {
-        IoSlice::advance_slices(&mut pieces, 0);
-        while !self.muted && !pieces.is_empty() {
-            let sent = self.retry(|fd| sys::send_vectored(fd, pieces))?;
-            IoSlice::advance_slices(&mut pieces, sent);
-        }
-        Ok(())
-    }
-
-    /// The connection's descriptor, which is asked for at each use: once the request has ended the
-    /// system may have given the number to another connection.
-    fn fd(&self) -> io::Result<RawFd> {
-        self.client.fd().ok_or_else(|| io::ErrorKind::NotConnected.into())
-    }
-
-    /// Calls `send` until the socket takes something, waiting in between. A failure breaks the
-    /// response.
-    fn retry<N>(&mut self, mut send: impl FnMut(RawFd) -> io::Result<N>) -> io::Result<N> {
-        loop {
-            let waited = match self.fd().and_then(&mut send) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let shared = &self.client.shared;
-                    let timeout = shared.config.send_timeout;
-                    shared.wait(self.client.id, Readiness::Writable, Some(timeout))
-                }
-                Err(error) => Err(error),
-                Ok(count) => return Ok(count),
-            };
-            if let Err(error) = waited {
-                self.response = Response::Broken;
-                return Err(error);
-            }
-        }
     }
 }

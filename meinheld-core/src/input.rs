@@ -1,10 +1,14 @@
-//! Received bytes that are not used up yet, and the pool of buffers that they are received into.
+//! Received bytes that are not used up yet, and the pools of buffers that are received into and sent
+//! from.
 //!
 //! A connection that waits owns no more memory than the bytes it has sent: the large buffers go
-//! back to the pool. Not here: receiving.
+//! back to the pool. Not here: receiving or sending.
 
 /// How much is received at once, in bytes. A head must fit.
 pub(crate) const BUFFER_BYTES: usize = 64 * 1024;
+
+/// How large a buffer to send from is at first, in bytes: a head and a small body.
+const OUTPUT_BYTES: usize = 2 * 1024;
 
 /// How many unused buffers are kept.
 const SPARE_BUFFERS_MAX: usize = 16;
@@ -82,6 +86,27 @@ impl Buffers {
             self.spare.push(input.bytes);
         }
         Input { bytes: kept, start: 0 }
+    }
+}
+
+/// Buffers that are sent from.
+#[derive(Debug, Default)]
+pub(crate) struct Outputs {
+    spare: Vec<Vec<u8>>,
+}
+
+impl Outputs {
+    /// An empty buffer.
+    pub(crate) fn take(&mut self) -> Vec<u8> {
+        self.spare.pop().unwrap_or_else(|| Vec::with_capacity(OUTPUT_BYTES))
+    }
+
+    /// Takes a buffer back, to be used again unless it has grown large.
+    pub(crate) fn give(&mut self, mut buffer: Vec<u8>) {
+        if self.spare.len() < SPARE_BUFFERS_MAX && buffer.capacity() <= BUFFER_BYTES {
+            buffer.clear();
+            self.spare.push(buffer);
+        }
     }
 }
 

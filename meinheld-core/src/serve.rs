@@ -117,7 +117,7 @@ impl<S: Service> Driver<S> {
         match conclusion {
             Conclusion::Keep { unread: 0 } => self.keep(id),
             Conclusion::Keep { .. } if self.shared.stopping.get() => {
-                self.shared.linger(id, Vec::new());
+                self.shared.linger(id, b"");
             }
             Conclusion::Keep { unread } => {
                 self.shared.with(id, |connection| connection.phase = Phase::Discarding(unread));
@@ -127,7 +127,7 @@ impl<S: Service> Driver<S> {
             Conclusion::Close => self.finish(id, CloseReason::Finished),
             Conclusion::Leave => self.leave(id, CloseReason::Finished),
             Conclusion::Linger => {
-                self.shared.linger(id, Vec::new());
+                self.shared.linger(id, b"");
                 // The peer's end may be known already, and no event would tell of it again.
                 self.shared.queue(id);
             }
@@ -166,7 +166,7 @@ impl<S: Service> Driver<S> {
     /// on its way (RFC 9112 section 9.6).
     fn finish(&self, id: ConnectionId, reason: CloseReason) {
         if self.shared.with(id, |connection| connection.has_unread()) == Some(true) {
-            self.shared.linger(id, Vec::new());
+            self.shared.linger(id, b"");
         } else {
             self.shared.close(id, reason);
         }

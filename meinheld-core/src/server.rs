@@ -273,6 +273,7 @@ impl<S: Service> Server<S> {
         self.listeners.borrow_mut().resume(&driver.shared);
         driver.scheduler.advance(driver.shared.now.get());
         driver.scheduler.run_ready();
+        driver.shared.flush_all();
         self.advance_pending();
         driver.resume_panic();
         if driver.service.turn() == ControlFlow::Break(()) {

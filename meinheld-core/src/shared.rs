@@ -15,7 +15,7 @@ use crate::connection::Phase;
 use crate::connection::{CloseReason, Connection, ConnectionId, Connections, Token};
 use crate::descriptors::{Descriptors, Readiness};
 use crate::http::{RequestKind, ServerFields, error_response};
-use crate::input::{Buffers, Input};
+use crate::input::{Buffers, Input, Outputs};
 use crate::sys::{self, Epoll, Interest};
 
 /// The server's state but for its application and its scheduler.
@@ -26,6 +26,9 @@ pub(crate) struct Shared {
     pub(crate) descriptors: RefCell<Descriptors>,
     pub(crate) timers: RefCell<Timers<ConnectionId>>,
     pub(crate) buffers: RefCell<Buffers>,
+    pub(crate) outputs: RefCell<Outputs>,
+    /// Connections that hold output which is to be sent before the loop goes on.
+    holding: RefCell<Vec<ConnectionId>>,
     pub(crate) fields: RefCell<ServerFields>,
     /// Connections that have input for the loop to look at, without an event to tell of it.
     /// INVARIANT: each at most once; `Connection::pending` tells which.
@@ -47,6 +50,8 @@ impl Shared {
             descriptors: RefCell::default(),
             timers: RefCell::default(),
             buffers: RefCell::default(),
+            outputs: RefCell::default(),
+            holding: RefCell::default(),
             fields: RefCell::default(),
             pending: RefCell::default(),
             now: Cell::new(Instant::now()),
@@ -106,10 +111,11 @@ impl Shared {
         })
     }
 
-    /// Prepares a connection whose request is to wait: epoll watches it from now on, and it keeps no
-    /// more memory than its input needs.
+    /// Prepares a connection whose request is to wait: what it holds is sent, epoll watches it from now
+    /// on, and it keeps no more memory than its input needs.
     pub(crate) fn park_connection(&self, id: ConnectionId) -> io::Result<()> {
         self.watch(id)?;
+        self.flush(id)?;
         let large = self.with(id, |connection| std::mem::take(&mut connection.input));
         let input = self.buffers.borrow_mut().shrink(large.unwrap_or_default());
         self.with(id, |connection| connection.input = input);
@@ -176,6 +182,16 @@ impl Shared {
         }
     }
 
+    /// Takes back what [`queue`](Self::queue) has just done: the connection is gone on with at once.
+    pub(crate) fn unqueue(&self, id: ConnectionId) {
+        let mut pending = self.pending.borrow_mut();
+        if pending.back() == Some(&id) {
+            pending.pop_back();
+            drop(pending);
+            self.with(id, |connection| connection.pending = false);
+        }
+    }
+
     /// The next connection to go on with.
     pub(crate) fn next_queued(&self) -> Option<ConnectionId> {
         let id = self.pending.borrow_mut().pop_front()?;
@@ -193,6 +209,10 @@ impl Shared {
         let removed = self.connections.borrow_mut().remove(id);
         let Some(mut connection) = removed else { return };
         self.closed.borrow_mut()[reason as usize] += 1;
+        if !connection.held.is_empty() {
+            // Whoever is gone gets nothing of it.
+            let _ = sys::send(connection.fd(), &connection.held);
+        }
         if let Some((timer, _)) = connection.timer {
             self.timers.borrow_mut().cancel(timer);
         }
@@ -203,24 +223,91 @@ impl Shared {
     pub(crate) fn refuse(&self, id: ConnectionId, status: u16, kind: RequestKind) {
         let mut output = Vec::new();
         error_response(status, kind, &self.fields.borrow(), &mut output);
-        self.linger(id, output);
+        self.linger(id, &output);
+    }
+
+    /// Notes that a connection holds output, which [`flush_all`](Self::flush_all) is to send.
+    pub(crate) fn note_held(&self, id: ConnectionId) {
+        let mut holding = self.holding.borrow_mut();
+        if holding.last() != Some(&id) {
+            holding.push(id);
+        }
+    }
+
+    /// Sends what connections hold, when the requests that may have added to it have ended or wait.
+    pub(crate) fn flush_all(&self) {
+        loop {
+            let next = self.holding.borrow_mut().pop();
+            let Some(id) = next else { return };
+            if self.flush(id).is_err() {
+                self.close_if_idle(id);
+            }
+        }
+    }
+
+    /// A request that runs finds out for itself that its connection is broken.
+    fn close_if_idle(&self, id: ConnectionId) {
+        if self.with(id, |connection| matches!(connection.phase, Phase::Busy)) == Some(false) {
+            self.close(id, CloseReason::SocketError);
+        }
+    }
+
+    /// Sends what a connection holds, as far as the socket takes it; the rest follows as soon as there
+    /// is room.
+    pub(crate) fn flush(&self, id: ConnectionId) -> io::Result<()> {
+        let taken =
+            self.with(id, |connection| (std::mem::take(&mut connection.held), connection.fd()));
+        let Some((mut held, fd)) = taken.filter(|(held, _)| !held.is_empty()) else {
+            return Ok(());
+        };
+        let sent = send_out(fd, &mut held);
+        if held.is_empty() {
+            self.outputs.borrow_mut().give(held);
+            return sent;
+        }
+        self.with(id, |connection| connection.held = held);
+        self.watch(id)?;
+        if self.with(id, |connection| connection.is_waiting()) == Some(true) {
+            self.arm_in(id, self.config.send_timeout);
+        }
+        sent
+    }
+
+    /// Goes on sending what a connection holds, now that there is room.
+    pub(crate) fn resume_flush(&self, id: ConnectionId) {
+        let before = self.with(id, |connection| connection.held.len()).unwrap_or(0);
+        if before == 0 {
+            return;
+        }
+        let flushed = self.flush(id);
+        if flushed.is_err() {
+            return self.close_if_idle(id);
+        }
+        let waits = self.with(id, |c| (c.is_waiting(), c.held.len()));
+        match waits {
+            Some((true, 0)) => self.arm_in(id, self.config.keep_alive_timeout),
+            Some((true, left)) if left < before => self.arm_in(id, self.config.send_timeout),
+            _ => {}
+        }
     }
 
     /// Sends `output`, ends our side, and then waits for the peer to end its own, so that the peer
     /// can read the response before a reset destroys it (RFC 9112 section 9.6).
-    pub(crate) fn linger(&self, id: ConnectionId, output: Vec<u8>) {
+    pub(crate) fn linger(&self, id: ConnectionId, output: &[u8]) {
         let lingering = self.with(id, |connection| {
-            connection.phase = Phase::Lingering(output);
+            let mut unsent = std::mem::take(&mut connection.held);
+            unsent.extend_from_slice(output);
+            connection.phase = Phase::Lingering(unsent);
             connection.input = Input::default();
         });
         if lingering.is_some() {
             self.arm_in(id, self.config.linger_timeout);
-            self.flush(id);
+            self.flush_lingering(id);
         }
     }
 
     /// Sends what a lingering connection has to send, as far as the socket takes it.
-    pub(crate) fn flush(&self, id: ConnectionId) {
+    pub(crate) fn flush_lingering(&self, id: ConnectionId) {
         let step = self.with(id, |connection| {
             let fd = connection.fd();
             let Phase::Lingering(output) = &mut connection.phase else { return Ok(true) };
@@ -239,13 +326,26 @@ impl Shared {
 
 /// Sends what the socket takes; false if something is left. When all is out, our side is ended.
 fn flush_to(fd: RawFd, output: &mut Vec<u8>) -> io::Result<bool> {
+    send_out(fd, output)?;
+    if output.is_empty() {
+        sys::shutdown_write(fd)?;
+    }
+    Ok(false)
+}
+
+/// Sends what the socket takes, and leaves the rest. After an error nothing is left.
+fn send_out(fd: RawFd, output: &mut Vec<u8>) -> io::Result<()> {
     while !output.is_empty() {
         match sys::send(fd, output) {
+            Ok(count) if count == output.len() => output.clear(),
             Ok(count) => drop(output.drain(..count)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-            Err(error) => return Err(error),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => {
+                output.clear();
+                return Err(error);
+            }
         }
     }
-    sys::shutdown_write(fd)?;
-    Ok(false)
+    Ok(())
 }

@@ -327,7 +327,7 @@ impl<'py> Call<'_, 'py> {
 
 /// Sends a piece; whether nothing after it would be sent, so that an endless body is not asked on.
 fn send_piece(exchange: &mut Exchange, piece: &[u8]) -> io::Result<bool> {
-    exchange.write(piece)?;
+    exchange.write_soon(piece)?;
     Ok(exchange.is_body_over())
 }
 

@@ -30,11 +30,10 @@ pub(crate) fn response(data: &[u8]) {
     if (400..=599).contains(&status) {
         check_error(status, &input);
     }
-    let kept = KEPT.to_vec();
     let begun = if status == 101 {
-        ResponseBuilder::begin_upgrade(kept, input.facts, reason)
+        ResponseBuilder::begin_upgrade(reason)
     } else {
-        ResponseBuilder::begin(kept, input.facts, status, reason)
+        ResponseBuilder::begin(status, reason)
     };
     let Ok(mut builder) = begun else { return };
     let mut accepted = Vec::new();
@@ -45,7 +44,9 @@ pub(crate) fn response(data: &[u8]) {
         }
     }
     let server = ServerFields::default();
-    let Ok((wire, plan)) = builder.finish(input.known_body_bytes, &server) else { return };
+    let mut wire = KEPT.to_vec();
+    let finished = builder.finish(input.facts, input.known_body_bytes, &server, &mut wire);
+    let Ok(plan) = finished else { return assert_eq!(wire, KEPT) };
     let wire = wire.strip_prefix(KEPT).expect("what was in the buffer stays");
     let (reply, head_bytes) = read_head(wire).expect("the head is whole");
     assert_eq!(head_bytes, wire.len(), "nothing follows the head: {}", wire.escape_ascii());

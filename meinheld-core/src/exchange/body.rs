@@ -2,7 +2,7 @@
 //!
 //! Not here: how a body that is collected came in (see driver.rs), and the response.
 
-use std::io::{self, IoSlice, Read};
+use std::io::{self, Read};
 
 use meinheld_coro::Interrupt;
 use tempfile::SpooledTempFile;
@@ -48,7 +48,7 @@ impl Exchange {
     /// `TimedOut` when the client sends nothing for the body time-out; `UnexpectedEof` when it ends
     /// before the body does, and at each call after a failure; what the socket says.
     pub fn read_body(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match &mut self.body {
+        match &mut self.state.body {
             RequestBody::Empty => Ok(0),
             RequestBody::Collected { spool, .. } => spool.read(buffer),
             RequestBody::Streaming { left } => {
@@ -68,7 +68,7 @@ impl Exchange {
             0 => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
             count => Ok(count),
         });
-        self.body = match read {
+        self.state.body = match read {
             Ok(count) if count as u64 == left => RequestBody::Empty,
             Ok(count) => RequestBody::Streaming { left: left - count as u64 },
             Err(ref error) if is_interrupt(error) => RequestBody::Streaming { left },
@@ -79,7 +79,7 @@ impl Exchange {
 
     /// Takes bytes from the connection's input first, then from the socket.
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let kept = self.client.with(|connection| {
+        let kept = self.state.client.with(|connection| {
             let count = connection.input.unread().len().min(buffer.len());
             buffer[..count].copy_from_slice(&connection.input.unread()[..count]);
             connection.input.consume(count);
@@ -94,10 +94,10 @@ impl Exchange {
         loop {
             match sys::receive(self.fd()?, buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.client.with(|connection| connection.readable = false);
-                    let shared = &self.client.shared;
-                    let timeout = shared.config.body_timeout;
-                    shared.wait(self.client.id, Readiness::Readable, Some(timeout))?;
+                    let client = &self.state.client;
+                    client.with(|connection| connection.readable = false);
+                    let timeout = client.shared.config.body_timeout;
+                    client.shared.wait(client.id, Readiness::Readable, Some(timeout))?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 other => return other,
@@ -107,11 +107,11 @@ impl Exchange {
 
     /// RFC 9110 section 10.1.1: asked once, and never after the response has begun to go out.
     fn ask_for_body(&mut self) -> io::Result<()> {
-        if self.expectation == Expectation::None || self.is_head_sent() {
+        if self.state.expectation == Expectation::None || self.is_head_sent() {
             return Ok(());
         }
-        self.expectation = Expectation::None;
-        self.send_all(&mut [IoSlice::new(CONTINUE)])
+        self.state.expectation = Expectation::None;
+        self.send_raw(CONTINUE)
     }
 }
 

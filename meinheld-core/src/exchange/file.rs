@@ -3,7 +3,7 @@
 //! Not here: how the head was decided.
 
 use std::fs::File;
-use std::io::{self, IoSlice};
+use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::{BorrowedFd, RawFd};
 
@@ -29,13 +29,13 @@ impl Exchange {
     pub fn send_file(&mut self, file: BorrowedFd<'_>, offset: u64, bytes: u64) -> io::Result<u64> {
         self.announce_length(bytes);
         self.send(b"")?;
-        let Response::Body(plan) = &self.response else { return Ok(0) };
+        let Response::Body(plan) = &self.state.response else { return Ok(0) };
         match plan.encoding {
-            _ if self.muted => Ok(0),
+            _ if self.state.muted => Ok(0),
             BodyEncoding::None => Ok(0),
             BodyEncoding::Length(length) => {
                 // PEP 3333: a file is sent to its end, or until Content-Length bytes have been.
-                let left = length - self.body_bytes_sent.min(length);
+                let left = length - self.state.body_bytes_sent.min(length);
                 self.send_file_bytes(file, offset, bytes.min(left))
             }
             BodyEncoding::UntilClose => self.send_file_bytes(file, offset, bytes),
@@ -57,7 +57,7 @@ impl Exchange {
             }
             offset += sent;
             left -= sent;
-            self.body_bytes_sent += sent;
+            self.state.body_bytes_sent += sent;
         }
         Ok(offset - start)
     }
@@ -73,14 +73,14 @@ impl Exchange {
         let size = usize::try_from(bytes).ok().and_then(NonZeroUsize::new);
         let Some(size) = size else { return Ok(0) };
         let header = ChunkHeader::new(size);
-        self.send_all(&mut [IoSlice::new(header.as_bytes())])?;
+        self.send_raw(header.as_bytes())?;
         let sent = self.send_file_bytes(file, offset, bytes)?;
         if sent < bytes {
-            self.mismatch = Some(LengthMismatch::Shortage(bytes - sent));
-            self.response = Response::Broken;
+            self.state.mismatch = Some(LengthMismatch::Shortage(bytes - sent));
+            self.state.response = Response::Broken;
             return Ok(sent);
         }
-        self.send_all(&mut [IoSlice::new(CHUNK_END)])?;
+        self.send_raw(CHUNK_END)?;
         Ok(sent)
     }
 }

@@ -3,7 +3,7 @@
 //! Not here: what those bytes are, and sending them (see upgraded.rs).
 
 use std::fmt;
-use std::io::{self, IoSlice};
+use std::io;
 use std::rc::Rc;
 
 use super::{BeginError, Exchange, RequestBody, Response};
@@ -69,22 +69,24 @@ impl Exchange {
         if self.is_head_sent() {
             return Err(UpgradeError::HeadSent);
         }
-        if let RequestBody::Streaming { .. } | RequestBody::Broken = self.body {
+        if let RequestBody::Streaming { .. } | RequestBody::Broken = self.state.body {
             return Err(UpgradeError::BodyUnread);
         }
-        let mut builder =
-            ResponseBuilder::begin_upgrade(Vec::new(), self.facts, b"Switching Protocols")?;
+        let mut builder = ResponseBuilder::begin_upgrade(b"Switching Protocols")?;
         for (name, value) in headers {
             builder.header(name, value)?;
         }
-        let (head, _) = builder.finish(None, &self.client.shared.fields.borrow())?;
-        self.status = 101;
-        self.send_all(&mut [IoSlice::new(&head)]).map_err(UpgradeError::Send)?;
+        let mut head = Vec::new();
+        let fields = self.state.client.shared.fields.borrow();
+        builder.finish(self.state.facts, None, &fields, &mut head)?;
+        drop(fields);
+        self.state.status = 101;
+        self.send_raw(&head).map_err(UpgradeError::Send)?;
         // Not before the 101 is out: until then it is a request like any other.
-        self.client.with(|connection| connection.phase = Phase::Upgraded);
-        self.body = RequestBody::Empty;
+        self.state.client.with(|connection| connection.phase = Phase::Upgraded);
+        self.state.body = RequestBody::Empty;
         let traffic = Rc::new(Traffic::default());
-        self.response = Response::Upgraded(Rc::clone(&traffic));
-        Ok(Upgraded::new(self.client.clone(), traffic))
+        self.state.response = Response::Upgraded(Rc::clone(&traffic));
+        Ok(Upgraded::new(self.state.client.clone(), traffic))
     }
 }

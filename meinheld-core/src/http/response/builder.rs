@@ -6,39 +6,39 @@ use super::super::head::{RequestKind, Version};
 use super::fields::{self, ConnectionWish, Known};
 use super::{BodyEncoding, BodyPlan, KeepAlive, RequestFacts, ResponseError, ServerFields, canned};
 
-/// Encodes one response head at the end of a buffer.
+/// Room for the status line and a few headers.
+const BLOCK_BYTES: usize = 128;
+
+/// Room for what [`ResponseBuilder::finish`] adds.
+const FINISH_BYTES: usize = 192;
+
+/// What an application says of a response, checked and encoded: the status line and its headers.
 ///
-/// It holds the buffer while the head is incomplete, so that none of it can be sent: only
-/// [`finish`](Self::finish) gives it out with the head, and [`into_buffer`](Self::into_buffer)
-/// without. An error drops the buffer too.
+/// It knows neither the request nor the server, so that one that repeats need be made once only, and
+/// nothing of it can be sent before [`finish`](Self::finish) completes it.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "they are facts independent of each other")]
 pub struct ResponseBuilder {
-    out: Vec<u8>,
-    /// Where the head begins.
-    start: usize,
+    /// The status line and the headers, but for those that `finish` writes.
+    block: Vec<u8>,
     status: u16,
-    request: RequestFacts,
     content_length: Option<u64>,
     has_date: bool,
     has_server: bool,
     has_upgrade: bool,
+    closes: bool,
 }
 
 impl ResponseBuilder {
-    /// Begins a final response at the end of `out`. The version is HTTP/1.1 whatever the request's
-    /// is (RFC 9110 section 6.2).
+    /// Begins a final response. The version is HTTP/1.1 whatever the request's is (RFC 9110 section
+    /// 6.2).
     ///
     /// # Errors
     ///
     /// [`ResponseError::Status`], [`ResponseError::InterimStatus`] or [`ResponseError::Reason`].
-    pub fn begin(
-        out: Vec<u8>,
-        request: RequestFacts,
-        status: u16,
-        reason: &[u8],
-    ) -> Result<Self, ResponseError> {
+    pub fn begin(status: u16, reason: &[u8]) -> Result<Self, ResponseError> {
         match status {
-            200..=599 => Self::begin_with(out, request, status, reason),
+            200..=599 => Self::begin_with(status, reason),
             // RFC 9110 section 15.2.
             100..=199 => Err(ResponseError::InterimStatus(status)),
             // RFC 9110 section 15.
@@ -46,48 +46,39 @@ impl ResponseBuilder {
         }
     }
 
-    /// Begins a 101 (Switching Protocols) at the end of `out`, RFC 9110 section 15.2.2. An Upgrade
-    /// header must follow; `Connection: Upgrade` is added.
+    /// Begins a 101 (Switching Protocols), RFC 9110 section 15.2.2. An Upgrade header must follow;
+    /// `Connection: Upgrade` is added.
     ///
     /// # Errors
     ///
-    /// [`ResponseError::UpgradeOnHttp10`] or [`ResponseError::Reason`].
-    pub fn begin_upgrade(
-        out: Vec<u8>,
-        request: RequestFacts,
-        reason: &[u8],
-    ) -> Result<Self, ResponseError> {
-        match request.version {
-            // RFC 9110 section 7.8.
-            Version::Http10 => Err(ResponseError::UpgradeOnHttp10),
-            Version::Http11 => Self::begin_with(out, request, 101, reason),
-        }
+    /// [`ResponseError::Reason`].
+    pub fn begin_upgrade(reason: &[u8]) -> Result<Self, ResponseError> {
+        Self::begin_with(101, reason)
     }
 
-    fn begin_with(
-        mut out: Vec<u8>,
-        request: RequestFacts,
-        status: u16,
-        reason: &[u8],
-    ) -> Result<Self, ResponseError> {
+    fn begin_with(status: u16, reason: &[u8]) -> Result<Self, ResponseError> {
         // RFC 9112 section 4.
         if !is_field_value(reason) {
             return Err(ResponseError::Reason(reason.escape_ascii().to_string()));
         }
-        let start = out.len();
-        out.extend_from_slice(b"HTTP/1.1 ");
-        canned::push_status(status, reason, &mut out);
-        out.extend_from_slice(b"\r\n");
+        let mut block = Vec::with_capacity(BLOCK_BYTES);
+        block.extend_from_slice(b"HTTP/1.1 ");
+        canned::push_status(status, reason, &mut block);
+        block.extend_from_slice(b"\r\n");
         Ok(Self {
-            out,
-            start,
+            block,
             status,
-            request,
             content_length: None,
             has_date: false,
             has_server: false,
             has_upgrade: false,
+            closes: false,
         })
+    }
+
+    /// The status.
+    pub fn status(&self) -> u16 {
+        self.status
     }
 
     /// Adds a header. Connection and Content-Length are taken in and written by
@@ -112,7 +103,7 @@ impl ResponseBuilder {
                 return Err(ResponseError::HopByHop(fields::display(name)));
             }
         }
-        fields::push(name, value, &mut self.out);
+        fields::push(name, value, &mut self.block);
         Ok(())
     }
 
@@ -144,59 +135,65 @@ impl ResponseBuilder {
         Ok(())
     }
 
-    /// Has the connection closed after this response, whatever the request wished.
+    /// Has the connection closed after this response, whatever the request wishes.
     pub fn close(&mut self) {
-        self.request.keep_alive = KeepAlive::Close;
+        self.closes = true;
     }
 
-    /// Gives the response up and the buffer back, as it was before.
-    pub fn into_buffer(mut self) -> Vec<u8> {
-        self.out.truncate(self.start);
-        self.out
-    }
-
-    /// Completes the head: Date and Server unless the application gave its own, the framing of the
-    /// body, Connection, and the empty line.
-    ///
-    /// Gives the buffer with the head, and what its writer has to do.
+    /// Appends the complete head to `out`: with Date and Server unless the application gave its own,
+    /// the framing of the body, Connection, and the empty line. Tells what its writer has to do.
     ///
     /// `known_body_bytes` is the length of the whole body, in bytes, if it is known already. A
     /// Content-Length of the application's wins over it.
     ///
     /// # Errors
     ///
-    /// [`ResponseError::UpgradeMissing`].
+    /// [`ResponseError::UpgradeMissing`] or [`ResponseError::UpgradeOnHttp10`]; then `out` is as it was.
     pub fn finish(
-        mut self,
+        &self,
+        request: RequestFacts,
         known_body_bytes: Option<u64>,
         server: &ServerFields,
-    ) -> Result<(Vec<u8>, BodyPlan), ResponseError> {
-        // RFC 9110 section 15.2.2.
-        if self.status == 101 && !self.has_upgrade {
-            return Err(ResponseError::UpgradeMissing);
-        }
+        out: &mut Vec<u8>,
+    ) -> Result<BodyPlan, ResponseError> {
+        self.check_upgrade(request)?;
+        out.reserve(self.block.len() + FINISH_BYTES);
+        out.extend_from_slice(&self.block);
         if !self.has_date {
-            self.out.extend_from_slice(server.date.line());
+            out.extend_from_slice(server.date.line());
         }
         if !self.has_server {
-            self.out.extend_from_slice(server.name.line());
+            out.extend_from_slice(server.name.line());
         }
-        let (encoding, length) = self.framing(known_body_bytes);
-        self.push_framing(encoding, length);
+        let (encoding, length) = self.framing(request, known_body_bytes);
+        push_framing(encoding, length, out);
         let keep_alive = match encoding {
             BodyEncoding::UntilClose => KeepAlive::Close,
-            _ => self.request.keep_alive,
+            _ if self.closes => KeepAlive::Close,
+            _ => request.keep_alive,
         };
-        let connection_line = self.connection_line(keep_alive);
-        self.out.extend_from_slice(connection_line);
-        self.out.extend_from_slice(b"\r\n");
-        Ok((self.out, BodyPlan { encoding, keep_alive }))
+        out.extend_from_slice(self.connection_line(request.version, keep_alive));
+        out.extend_from_slice(b"\r\n");
+        Ok(BodyPlan { encoding, keep_alive })
+    }
+
+    /// RFC 9110 sections 7.8 and 15.2.2.
+    fn check_upgrade(&self, request: RequestFacts) -> Result<(), ResponseError> {
+        match (self.status, request.version) {
+            (101, Version::Http10) => Err(ResponseError::UpgradeOnHttp10),
+            (101, Version::Http11) if !self.has_upgrade => Err(ResponseError::UpgradeMissing),
+            _ => Ok(()),
+        }
     }
 
     /// How the body is to be written, and which Content-Length to tell: RFC 9112 section 6.3 from the
     /// sender's side.
-    fn framing(&self, known_body_bytes: Option<u64>) -> (BodyEncoding, Option<u64>) {
-        match (self.status, self.request.kind) {
+    fn framing(
+        &self,
+        request: RequestFacts,
+        known_body_bytes: Option<u64>,
+    ) -> (BodyEncoding, Option<u64>) {
+        match (self.status, request.kind) {
             // RFC 9110 sections 8.6 and 9.3.6: neither Content-Length nor Transfer-Encoding.
             (101, _) | (200..=299, RequestKind::Connect) => (BodyEncoding::UntilClose, None),
             // RFC 9110 section 8.6: no Content-Length, not even the application's.
@@ -211,7 +208,7 @@ impl ResponseBuilder {
                 let known = known_body_bytes.filter(|&body_bytes| body_bytes > 0);
                 (BodyEncoding::None, self.content_length.or(known))
             }
-            _ => match (self.content_length.or(known_body_bytes), self.request.version) {
+            _ => match (self.content_length.or(known_body_bytes), request.version) {
                 (Some(body_bytes), _) => (BodyEncoding::Length(body_bytes), Some(body_bytes)),
                 // RFC 9112 section 6.1: Transfer-Encoding only to those who know HTTP/1.1.
                 (None, Version::Http10) => (BodyEncoding::UntilClose, None),
@@ -220,20 +217,9 @@ impl ResponseBuilder {
         }
     }
 
-    fn push_framing(&mut self, encoding: BodyEncoding, length: Option<u64>) {
-        if let Some(body_bytes) = length {
-            self.out.extend_from_slice(b"Content-Length: ");
-            push_decimal(body_bytes, &mut self.out);
-            self.out.extend_from_slice(b"\r\n");
-        }
-        if encoding == BodyEncoding::Chunked {
-            self.out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
-        }
-    }
-
     /// RFC 9112 section 9.3: what the version does not say by itself.
-    fn connection_line(&self, keep_alive: KeepAlive) -> &'static [u8] {
-        match (self.status, keep_alive, self.request.version) {
+    fn connection_line(&self, version: Version, keep_alive: KeepAlive) -> &'static [u8] {
+        match (self.status, keep_alive, version) {
             (101, ..) => b"Connection: Upgrade\r\n",
             (_, KeepAlive::Close, _) if self.has_upgrade => b"Connection: close, Upgrade\r\n",
             (_, KeepAlive::Keep, Version::Http11) if self.has_upgrade => b"Connection: Upgrade\r\n",
@@ -244,6 +230,17 @@ impl ResponseBuilder {
             (_, KeepAlive::Keep, Version::Http10) => b"Connection: keep-alive\r\n",
             (_, KeepAlive::Keep, Version::Http11) => b"",
         }
+    }
+}
+
+fn push_framing(encoding: BodyEncoding, length: Option<u64>, out: &mut Vec<u8>) {
+    if let Some(body_bytes) = length {
+        out.extend_from_slice(b"Content-Length: ");
+        push_decimal(body_bytes, out);
+        out.extend_from_slice(b"\r\n");
+    }
+    if encoding == BodyEncoding::Chunked {
+        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
 }
 
@@ -274,27 +271,39 @@ mod tests {
         headers: &[(&str, &str)],
         known_body_bytes: Option<u64>,
     ) -> Result<(String, BodyPlan), ResponseError> {
-        let out = b"kept".to_vec();
         let mut builder = match status {
-            101 => ResponseBuilder::begin_upgrade(out, request, b"Why")?,
-            _ => ResponseBuilder::begin(out, request, status, b"Why")?,
+            101 => ResponseBuilder::begin_upgrade(b"Why")?,
+            _ => ResponseBuilder::begin(status, b"Why")?,
         };
         for (name, value) in headers {
             builder.header(name.as_bytes(), value.as_bytes())?;
         }
-        let (out, plan) = builder.finish(known_body_bytes, &server())?;
+        let mut out = b"kept".to_vec();
+        let finished = builder.finish(request, known_body_bytes, &server(), &mut out);
+        let plan = finished.inspect_err(|_| assert_eq!(out, b"kept"))?;
         let text = String::from_utf8(out).expect("the tests send ASCII");
         let text = text.replace("Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n", "");
         let fields = text.strip_prefix(&format!("keptHTTP/1.1 {status} Why\r\n"));
         Ok((fields.expect("the status line comes first").to_owned(), plan))
     }
 
+    fn finish(
+        builder: &ResponseBuilder,
+        request: RequestFacts,
+        known_body_bytes: Option<u64>,
+        fields: &ServerFields,
+    ) -> (Vec<u8>, BodyPlan) {
+        let mut out = Vec::new();
+        let plan = builder.finish(request, known_body_bytes, fields, &mut out).unwrap();
+        (out, plan)
+    }
+
     #[test]
     fn a_response_is_completed_and_nothing_is_said_twice() {
         let fields = ServerFields { name: ServerName::default(), ..server() };
-        let mut builder = ResponseBuilder::begin(Vec::new(), GET, 200, b"OK").unwrap();
+        let mut builder = ResponseBuilder::begin(200, b"OK").unwrap();
         builder.header(b"Content-Type", b"text/plain").unwrap();
-        let (out, _) = builder.finish(Some(5), &fields).unwrap();
+        let (out, _) = finish(&builder, GET, Some(5), &fields);
         let expected = format!(
             "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\
              Date: Sun, 06 Nov 1994 08:49:37 GMT\r\nServer: {SERVER_NAME}\r\n\
@@ -302,11 +311,11 @@ mod tests {
         );
         assert_eq!(String::from_utf8(out).unwrap(), expected);
 
-        let mut builder = ResponseBuilder::begin(Vec::new(), GET, 200, b"").unwrap();
+        let mut builder = ResponseBuilder::begin(200, b"").unwrap();
         builder.header(b"dATE", b"mine").unwrap();
         builder.header(b"SERVER", b"mine").unwrap();
         builder.header(b"content-length", b"3").unwrap();
-        let (out, _) = builder.finish(Some(5), &fields).unwrap();
+        let (out, _) = finish(&builder, GET, Some(5), &fields);
         let expected = "HTTP/1.1 200 \r\ndATE: mine\r\nSERVER: mine\r\nContent-Length: 3\r\n\r\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
@@ -438,9 +447,9 @@ mod tests {
         for status in [100, 102, 103, 199] {
             assert_eq!(encode(GET, status, &[], None), Err(ResponseError::InterimStatus(status)));
         }
-        let error = ResponseBuilder::begin(Vec::new(), GET, 101, b"").unwrap_err();
+        let error = ResponseBuilder::begin(101, b"").unwrap_err();
         assert_eq!(error, ResponseError::InterimStatus(101));
-        let error = ResponseBuilder::begin(Vec::new(), GET, 200, b"a\r\nb").unwrap_err();
+        let error = ResponseBuilder::begin(200, b"a\r\nb").unwrap_err();
         assert_eq!(error, ResponseError::Reason("a\\r\\nb".into()));
     }
 
@@ -472,36 +481,38 @@ mod tests {
     }
 
     #[test]
-    fn a_response_that_is_given_up_leaves_no_byte() {
-        let mut builder = ResponseBuilder::begin(b"kept".to_vec(), GET, 200, b"OK").unwrap();
+    fn one_builder_answers_any_number_of_requests() {
+        let mut builder = ResponseBuilder::begin(200, b"OK").unwrap();
         builder.header(b"X", b"y").unwrap();
-        assert_eq!(builder.into_buffer(), b"kept");
+        let first = finish(&builder, GET, Some(1), &server());
+        assert_eq!(finish(&builder, CLOSING, Some(2), &server()).1.keep_alive, KeepAlive::Close);
+        assert_eq!(finish(&builder, GET, Some(1), &server()), first);
     }
 
     #[test]
     fn a_header_that_is_refused_leaves_no_byte() {
-        let mut builder = ResponseBuilder::begin(Vec::new(), GET, 200, b"OK").unwrap();
+        let mut builder = ResponseBuilder::begin(200, b"OK").unwrap();
         for (name, value) in [("X", "a\r\nb"), ("X Y", "a"), ("TE", "a"), ("Connection", "x")] {
             builder.header(name.as_bytes(), value.as_bytes()).unwrap_err();
         }
-        let (out, _) = builder.finish(Some(0), &server()).unwrap();
+        let (out, _) = finish(&builder, GET, Some(0), &server());
         assert!(out.starts_with(b"HTTP/1.1 200 OK\r\nDate: "), "{}", out.escape_ascii());
     }
 
     #[test]
     fn the_server_may_close_a_connection_until_the_head_is_finished() {
-        let mut builder = ResponseBuilder::begin(Vec::new(), GET, 200, b"OK").unwrap();
+        let mut builder = ResponseBuilder::begin(200, b"OK").unwrap();
         builder.close();
-        let (out, plan) = builder.finish(Some(0), &server()).unwrap();
+        let (out, plan) = finish(&builder, GET, Some(0), &server());
         assert!(out.ends_with(b"Connection: close\r\n\r\n"));
         assert_eq!(plan.keep_alive, KeepAlive::Close);
     }
 
     #[test]
     fn bytes_from_0x80_on_pass_as_they_are_per_rfc_9110_section_5_5() {
-        let mut builder = ResponseBuilder::begin(Vec::new(), GET, 200, b"\xe9").unwrap();
+        let mut builder = ResponseBuilder::begin(200, b"\xe9").unwrap();
         builder.header(b"X", b"\xff\t\x80").unwrap();
-        let (out, _) = builder.finish(Some(0), &server()).unwrap();
+        let (out, _) = finish(&builder, GET, Some(0), &server());
         assert!(out.starts_with(b"HTTP/1.1 200 \xe9\r\nX: \xff\t\x80\r\n"));
     }
 }
