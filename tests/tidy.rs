@@ -28,6 +28,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("corosensei", &["meinheld-coro/src/switch.rs"]),
     ("libc", &["meinheld-coro/src/sys.rs", "meinheld-core/src/sys/*"]),
     ("httparse", &["meinheld-core/src/http/head.rs"]),
+    ("tungstenite", &["meinheld-core/src/ws/protocol.rs", "meinheld-core/src/ws/message.rs"]),
+    ("sha1", &["meinheld-core/src/ws/handshake.rs"]),
     ("pyo3", &["meinheld-py/*"]),
 ];
 

@@ -33,6 +33,11 @@ pub struct Request {
 }
 
 impl Request {
+    /// Every header: its name, as sent, and its value.
+    pub fn fields(&self) -> impl ExactSizeIterator<Item = (&str, &[u8])> {
+        self.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice()))
+    }
+
     /// The value of the first header of this name, in any case.
     pub fn header(&self, name: &str) -> Option<&[u8]> {
         let found = self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));

@@ -50,6 +50,7 @@ mod shared;
 #[allow(unsafe_code)] // the system calls
 mod sys;
 mod upgraded;
+pub mod ws;
 
 pub use address::Address;
 pub use client::Client;

@@ -184,10 +184,18 @@ impl Upgraded {
         }
     }
 
-    /// Tells that something was sent in part only: the connection is closed at the request's end
-    /// without waiting for the client to read.
-    pub fn cut(&self) {
+    /// Gives the client up: it is dead, or something was sent to it in part only. Whoever waits for
+    /// it is interrupted, and the connection is closed at the request's end without waiting for the
+    /// client to read.
+    pub fn abandon(&self) {
         self.traffic.cut.set(true);
+        let waiting = self.client.with(|connection| {
+            connection.peer_closed = true;
+            [connection.reader, connection.writer, connection.departure]
+        });
+        for ticket in waiting.into_iter().flatten().flatten() {
+            ticket.interrupt();
+        }
     }
 
     fn read_parking(&self, buffer: &mut [u8]) -> io::Result<usize> {

@@ -51,7 +51,7 @@ pub(super) fn is_token_byte(byte: u8) -> bool {
 }
 
 /// Whether `bytes` is a `token`, RFC 9110 section 5.6.2; the empty string is none.
-pub(super) fn is_token(bytes: &[u8]) -> bool {
+pub(crate) fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(|&byte| is_token_byte(byte))
 }
 
@@ -113,7 +113,7 @@ pub(super) fn hex_digit(byte: u8) -> Option<u8> {
 
 /// The elements of a comma-separated list, RFC 9110 section 5.6.1, without the white space around
 /// them; empty elements are handed on.
-pub(super) fn list_elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn list_elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|&byte| byte == b',').map(trim_ows)
 }
 

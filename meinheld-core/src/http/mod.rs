@@ -27,6 +27,7 @@ mod target;
 pub use body::{BodyError, BodyLimits, Decoded, Decoder};
 pub use date::DateCache;
 pub use encoding::{CHUNK_END, ChunkHeader, LAST_CHUNK};
+pub(crate) use grammar::{is_token, list_elements};
 pub use head::{
     Framing, Head, HeadError, HeadIndex, HeadLimits, Parsed, RequestKind, UnderscoreHeaders,
     Version, may_complete,
