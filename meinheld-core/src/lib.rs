@@ -42,6 +42,8 @@ pub mod http;
 mod input;
 mod listener;
 mod receiving;
+#[cfg(test)]
+mod replay;
 mod seldom;
 mod serve;
 mod server;

@@ -204,6 +204,7 @@ pub(super) fn copy_content(input: &[u8], output: &mut [u8], remaining_bytes: &mu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::replay;
 
     #[test]
     fn a_length_body_ends_exactly_where_it_said_per_rfc_9112_section_6_2() {
@@ -218,6 +219,14 @@ mod tests {
             assert_eq!(&content[..5], b"hello", "cut at {cut}");
             assert!(decoder.is_done());
         }
+        let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n";
+        let next = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        let answers = replay::answers(format!("{head}hello{next}").as_bytes());
+        assert_eq!(answers, [(200, b"hello".to_vec()), (200, Vec::new())]);
+        let answers = replay::answers(format!("{head}hello!{next}").as_bytes());
+        assert_eq!(answers, [(200, b"hello".to_vec()), (200, Vec::new())], "a method of !GET");
+        let answers = replay::answers(format!("{head}hello {next}").as_bytes());
+        assert_eq!(answers.iter().map(|(status, _)| *status).collect::<Vec<_>>(), [200, 400]);
     }
 
     #[test]

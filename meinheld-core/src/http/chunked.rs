@@ -249,6 +249,7 @@ fn first_size_digit(byte: u8) -> Result<State, BodyError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::replay;
 
     /// The content and the length of the body, or why it was refused.
     type Outcome = Result<(Vec<u8>, usize), BodyError>;
@@ -283,7 +284,8 @@ mod tests {
         Ok((content, consumed))
     }
 
-    /// Feeds `wire` whole, byte by byte, and cut in two at every place; all must agree.
+    /// Feeds `wire` whole, byte by byte, and cut in two at every place, to a decoder and through
+    /// connections; all must agree.
     fn decode_every_way(wire: &[u8]) -> Outcome {
         let whole = decode([wire], 4096);
         assert_eq!(decode([wire], 1), whole, "one byte of room: {}", wire.escape_ascii());
@@ -292,6 +294,9 @@ mod tests {
             let (first, second) = wire.split_at(cut);
             assert_eq!(decode([first, second], 7), whole, "{cut}: {}", wire.escape_ascii());
         }
+        let answer =
+            whole.as_ref().map(|(content, _)| &content[..]).map_err(|error| error.status());
+        replay::chunked(wire, &limits(), answer);
         whole
     }
 

@@ -229,8 +229,10 @@ fn ends_every_line_with_crlf(headers: &[httparse::Header<'_>], head: &[u8]) -> b
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::replay;
 
-    /// Parses `wire` whole and every prefix of it, and returns what the whole gave.
+    /// Parses `wire` whole and every prefix of it, and returns what the whole gave; and has it answered
+    /// on connections that bring it whole and in pieces.
     ///
     /// A prefix of a good head must be incomplete, one of a bad head that or the same error, and what
     /// comes after a head must not matter.
@@ -251,6 +253,7 @@ mod tests {
             assert!(agrees, "{part:?} for {:?}", wire[..cut].escape_ascii().to_string());
             assert!(is_cleared(&index));
         }
+        replay::head(wire, limits);
         whole
     }
 

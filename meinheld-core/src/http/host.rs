@@ -81,6 +81,7 @@ fn is_port(port: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::replay;
 
     #[test]
     fn hosts_follow_rfc_3986_section_3_2() {
@@ -125,6 +126,18 @@ mod tests {
         ];
         for (host, expected) in cases {
             assert_eq!(is_host(host.as_bytes()), *expected, "{host:?}");
+            // The empty field is what a client without an authority sends (RFC 9112 section 3.2).
+            let status = if *expected || host.is_empty() { 200 } else { 400 };
+            let wire = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
+            let answers = replay::answers(wire.as_bytes());
+            assert_eq!(answers[0].0, status, "{host:?}");
+            let wire = format!("GET http://{host} HTTP/1.1\r\nHost: other\r\n\r\n");
+            let status = if *expected || *host == "example.com/path" || *host == "example.com?x" {
+                200
+            } else {
+                400
+            };
+            assert_eq!(replay::answers(wire.as_bytes())[0].0, status, "{host:?}");
         }
     }
 

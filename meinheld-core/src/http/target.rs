@@ -162,10 +162,21 @@ pub fn percent_decode_path(mut path: &[u8], out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::replay;
 
     fn parse<'b>(method: &str, raw: &'b str) -> Option<Target<'b>> {
         let layout = TargetLayout::parse(method, raw.as_bytes())?;
         Some(Target::new(raw.as_bytes(), layout))
+    }
+
+    fn replay_target(method: &str, raw: &str, status: u16) {
+        let wire = format!("{method} {raw} HTTP/1.1\r\nHost: a\r\n\r\n");
+        let answers = replay::answers(wire.as_bytes());
+        assert_eq!(
+            answers.iter().map(|(status, _)| *status).collect::<Vec<_>>(),
+            [status],
+            "{wire}"
+        );
     }
 
     #[test]
@@ -188,6 +199,7 @@ mod tests {
             assert_eq!(target.query(), query.as_bytes(), "{raw}");
             assert_eq!(target.raw(), raw.as_bytes());
             assert_eq!((target.authority(), target.scheme()), (None, None));
+            replay_target("GET", raw, 200);
         }
     }
 
@@ -206,6 +218,7 @@ mod tests {
             assert_eq!(target.authority(), Some(authority.as_bytes()), "{raw}");
             assert_eq!(target.path(), path.as_bytes(), "{raw}");
             assert_eq!(target.query(), query.as_bytes(), "{raw}");
+            replay_target("GET", raw, 200);
         }
     }
 
@@ -262,6 +275,7 @@ mod tests {
         ];
         for (method, raw, rule) in cases {
             assert!(parse(method, raw).is_none(), "{method} {raw:?}: RFC {rule}");
+            replay_target(method, raw, 400);
         }
     }
 
