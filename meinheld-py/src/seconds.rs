@@ -33,7 +33,9 @@ pub(crate) fn seconds_of(value: &Bound<'_, PyAny>, name: &str) -> PyResult<Optio
         let message = format!("{name} is {seconds} and must be zero or more seconds");
         return Err(PyValueError::new_err(message));
     }
-    Ok(Duration::try_from_secs_f64(seconds).ok())
+    // What is too short for the clock is not nothing: that means no limit in some places.
+    let least = if seconds > 0.0 { Duration::from_nanos(1) } else { Duration::ZERO };
+    Ok(Duration::try_from_secs_f64(seconds).ok().map(|duration| duration.max(least)))
 }
 
 fn not_a_number(value: &Bound<'_, PyAny>, name: &str) -> PyErr {

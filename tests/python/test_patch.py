@@ -1,0 +1,261 @@
+"""`meinheld.patch`: clients of the standard library and of PyPI, used in requests, wait side by side.
+
+That they do is counted, not timed: the upstream answers nobody before all have asked.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from conftest import Server
+from program import run_program
+from wire import get
+
+COUNT = 50
+SECONDS = 20
+
+APP = """
+from meinheld.patch import patch_all
+patch_all()
+
+import http.client, time, urllib.request
+import requests
+
+UPSTREAM = ("127.0.0.1", {port})
+URL = "http://%s:%s" % UPSTREAM
+session = requests.Session()
+
+def by_urllib():
+    with urllib.request.urlopen(URL, timeout=30) as response:
+        return response.read()
+
+def by_http_client():
+    client = http.client.HTTPConnection(*UPSTREAM)
+    client.request("POST", "/", body=b"x" * 10)
+    return client.getresponse().read()
+
+def by_requests():
+    return requests.get(URL, timeout=30).content
+
+def by_session():
+    return session.get(URL).content
+
+def app(environ, start_response):
+    body = globals()[environ["PATH_INFO"].strip("/")]()
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [body]
+"""
+
+
+class Upstream(ThreadingHTTPServer):
+    """Answers requests when COUNT of them are there."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.all_there = threading.Barrier(COUNT)
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers one request."""
+
+    def do_GET(self) -> None:
+        """Wait for the others."""
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        assert isinstance(self.server, Upstream)
+        try:
+            self.server.all_there.wait(SECONDS)
+            body = b"all at once"
+        except threading.BrokenBarrierError:
+            body = b"one after the other"
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_POST = do_GET
+
+    def log_message(self, *_args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def upstream() -> Iterator[Upstream]:
+    """A server to fetch from."""
+    with Upstream() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def get_many(port: int, path: str) -> list[str]:
+    """The answers to COUNT requests that are sent at once."""
+    with ThreadPoolExecutor(COUNT) as pool:
+        return list(pool.map(lambda _: get(port, path).text, range(COUNT)))
+
+
+@pytest.mark.parametrize("way", ["by_urllib", "by_http_client", "by_requests", "by_session"])
+def test_fifty_requests_fetch_at_once(
+    serve: Callable[..., Server], upstream: Upstream, way: str
+) -> None:
+    """On one process, from an upstream that answers when all have asked."""
+    server = serve(APP.replace("{port}", str(upstream.server_port)))
+    for _ in range(2):
+        assert get_many(server.port, f"/{way}") == ["all at once"] * COUNT
+
+
+@contextmanager
+def running_redis(directory: Path) -> Iterator[Path]:
+    """A redis-server on a unix socket."""
+    path = directory / "redis.sock"
+    program = shutil.which("redis-server")
+    assert program, "this test needs redis-server: apt-get install redis-server"
+    arguments = ["--port", "0", "--unixsocket", str(path), "--save", "", "--dir", str(directory)]
+    with subprocess.Popen([program, *arguments], stdout=subprocess.DEVNULL) as process:
+        try:
+            deadline = time.monotonic() + SECONDS
+            while not accepts(path):
+                assert process.poll() is None and time.monotonic() < deadline, "redis-server does not start"
+                time.sleep(0.01)
+            yield path
+        finally:
+            process.terminate()
+            process.wait(SECONDS)
+
+
+def accepts(path: Path) -> bool:
+    """Whether somebody listens."""
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == 0
+
+
+REDIS = """
+from meinheld.patch import patch_all
+patch_all()
+
+import redis
+
+client = redis.Redis(unix_socket_path="{path}", socket_timeout=60)
+
+def app(environ, start_response):
+    name = environ["PATH_INFO"].strip("/")
+    if name == "blocked":
+        answer = client.info("clients")["blocked_clients"]
+    elif name == "wake":
+        answer = [client.rpush("queue", number) for number in range(50)]
+    else:
+        client.set(name, "value of " + name)
+        answer = [int(client.blpop("queue", 50)[1]), client.get(name).decode()]
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [repr(answer).encode()]
+"""
+
+
+def test_fifty_requests_wait_for_redis_at_once(serve: Callable[..., Server], tmp_path: Path) -> None:
+    """Each in a blocking command, until one more request gives them what they wait for."""
+    with running_redis(tmp_path) as path:
+        server = serve(REDIS.replace("{path}", str(path)))
+        with ThreadPoolExecutor(COUNT) as pool:
+            waiting = [pool.submit(get, server.port, f"/name{n}") for n in range(COUNT)]
+            deadline = time.monotonic() + SECONDS
+            while get(server.port, "/blocked").text != str(COUNT):
+                assert time.monotonic() < deadline, server.output()
+                time.sleep(0.02)
+            get(server.port, "/wake")
+            answers = [eval(answer.result(SECONDS).text) for answer in waiting]
+        assert sorted(number for number, _ in answers) == list(range(COUNT))
+        assert [name for _, name in answers] == [f"value of name{n}" for n in range(COUNT)]
+
+
+def test_sleep_select_and_poll_park(tmp_path: Path) -> None:
+    """And do what they did, in coroutines and elsewhere."""
+    ended = run_program(
+        tmp_path,
+        """
+        from meinheld.patch import patch_all
+        patch_all()
+        patch_all()
+        import select
+
+        def same():
+            here, there = socket.socketpair()
+            for wait in (lambda t: select.select([here], [], [], t), lambda t: polled(here, t)):
+                notes.append([len(wait(0)[0]) if wait(0) else 0, len(wait(0.01) or ([],))])
+                threading.Timer(0.02, there.send, [b"x"]).start()
+                ready = wait(5)
+                notes.append(ready[0] == [here] or ready == [(here.fileno(), select.POLLIN)])
+                here.recv(1)
+            notes.append([one is here for one in select.select([here], [here], [])[1]])
+            with open(__file__) as file:
+                notes.append(len(select.select([file, here], [], [], None)[0]))
+            notes.append(kind(select.select, [here], [], [], -1))
+            notes.append(kind(time.sleep, "1").split(":")[0])
+            notes.append(kind(time.sleep, -1).split(":")[0])
+
+        def polled(one, seconds):
+            poll = select.poll()
+            poll.register(one)
+            poll.modify(one, select.POLLIN)
+            poll.register(0, 0)
+            poll.unregister(0)
+            return poll.poll(seconds * 1000)
+
+        def parked():
+            ticks = []
+            def tick():
+                while True:
+                    ticks.append(1)
+                    server.sleep(0.001)
+            ticking = server.spawn(tick)
+            here, _there = socket.socketpair()
+            for wait in (time.sleep, lambda s: select.select([here], [], [], s), lambda s: polled(here, s)):
+                ticks.clear()
+                wait(0.05)
+                notes.append(len(ticks) > 5)
+            ticking.kill()
+
+        same()
+        blocking = list(notes)
+        notes.clear()
+        serve(lambda: [same(), parked()])
+        notes[:-3] = [notes[:-3] == blocking or [blocking, notes[:-3]]]
+        """,
+    )
+    assert ended.notes == [True, True, True, True]
+
+
+def test_the_example_fetches_several_at_once(tmp_path: Path, upstream: Upstream) -> None:
+    """As a program of its own."""
+    example = Path(__file__).resolve().parents[2] / "examples" / "patched_urllib.py"
+    upstream.all_there = threading.Barrier(3)
+    url = f"http://127.0.0.1:{upstream.server_port}/"
+    with subprocess.Popen(
+        [sys.executable, str(example), "127.0.0.1:0", *[url + name for name in "ab"], url + "c?x=1"],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            port = int(process.stdout.readline().rsplit(":", 1)[1].strip().strip("/"))
+            answer = get(port, "/")
+            assert answer.status == 200
+            assert answer.text.count("all at once") == 3
+            assert [line.split()[0] for line in answer.text.splitlines()] == [f"{url}a", f"{url}b", f"{url}c?x=1"]
+        finally:
+            process.terminate()
+        assert process.wait(10) == 0
