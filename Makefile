@@ -93,6 +93,10 @@ bench: $(VENV)/.peers $(VENV)/.wheel ## Compare with other servers (BENCH='--rou
 	$(VENV)-peers/bin/python -m pip install --quiet --force-reinstall --no-deps --no-index $(VENV)/wheel/*.whl
 	$(VENV)-peers/bin/python benches/compare $(BENCH)
 
+.PHONY: autobahn
+autobahn: $(VENV)/.installed $(VENV)-autobahn/.made ## Run the Autobahn cases against WebSockets (AUTOBAHN='-i 6.*' selects)
+	$(VENV)/bin/python tests/autobahn $(VENV)-autobahn/bin/kosoku -p 2 $(AUTOBAHN)
+
 .PHONY: wheel
 wheel: $(VENV)/.wheel ## Build the wheel into dist/
 	@mkdir -p dist && cp $(VENV)/wheel/*.whl dist/ && ls dist/*.whl
@@ -171,4 +175,9 @@ $(VENV)/.wheel: $(sources) | $(VENV)/.build
 
 $(VENV)/.installed: $(VENV)/.wheel
 	$(VENV)/bin/python -m pip install --quiet --force-reinstall --no-deps --no-index $(VENV)/wheel/*.whl
+	@touch $@
+
+$(VENV)-autobahn/.made: requirements/autobahn.txt | check-build
+	$(PYTHON) -m venv $(VENV)-autobahn
+	$(VENV)-autobahn/bin/python -m pip install --quiet -r requirements/autobahn.txt
 	@touch $@

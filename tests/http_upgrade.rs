@@ -333,3 +333,20 @@ fn what_was_sent_before_a_panic_arrives() {
     drop(client);
     server.settle_empty();
 }
+
+#[test]
+fn answers_to_pipelined_requests_come_before_the_101() {
+    let server = serve(Config::default(), |request, exchange| {
+        if request.path == b"/up" {
+            return parrot(request, exchange);
+        }
+        exchange.respond(200, &[], &request.path).unwrap();
+    });
+    let mut client = server.connect();
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.send(format!("{}{}{UPGRADE}hello", get("/1"), get("/2")));
+    assert_eq!(client.response().text(), "/1");
+    assert_eq!(client.response().text(), "/2");
+    expect_101(&mut client);
+    assert_eq!(client.bytes(5), b"HELLO");
+}

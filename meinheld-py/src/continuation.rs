@@ -229,6 +229,11 @@ impl PyClient {
             own: PyOnceLock::new(),
         }
     }
+
+    /// Where the request's exchange is.
+    pub(crate) fn lane(&self) -> &SharedLane {
+        &self.lane
+    }
 }
 
 #[pymethods]

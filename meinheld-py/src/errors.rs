@@ -35,6 +35,18 @@ create_exception!(
     "The client of this request has closed its connection."
 );
 create_exception!(
+    meinheld.websocket,
+    WebSocketClosed,
+    ClientDisconnected,
+    "The WebSocket is closed, by the client, by the application, or since its request has ended."
+);
+create_exception!(
+    meinheld.websocket,
+    HandshakeRefused,
+    PyValueError,
+    "A request asks for a WebSocket in a way that must be refused: status and headers answer it."
+);
+create_exception!(
     meinheld.server,
     ContinuationError,
     PyOSError,

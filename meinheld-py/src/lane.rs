@@ -26,6 +26,8 @@ pub(crate) struct Lane {
 struct Slot {
     exchange: Cell<Option<Exchange>>,
     ended: Cell<bool>,
+    /// Whether the connection's bytes are no HTTP any more.
+    upgraded: Cell<bool>,
 }
 
 /// A lane inside a Python object.
@@ -34,7 +36,8 @@ pub(crate) type SharedLane = ThreadBound<Lane>;
 impl Lane {
     /// A lane whose request has not begun.
     pub(crate) fn new() -> Lane {
-        Lane { slot: Rc::new(Slot { exchange: Cell::new(None), ended: Cell::new(false) }) }
+        let (ended, upgraded) = (Cell::new(false), Cell::new(false));
+        Lane { slot: Rc::new(Slot { exchange: Cell::new(None), ended, upgraded }) }
     }
 
     /// Begins: the exchange can be used from now on.
@@ -46,6 +49,16 @@ impl Lane {
     pub(crate) fn close(&self) -> Option<Exchange> {
         self.slot.ended.set(true);
         self.slot.exchange.take()
+    }
+
+    /// Notes that the exchange has been upgraded, so that no response is due.
+    pub(crate) fn mark_upgraded(&self) {
+        self.slot.upgraded.set(true);
+    }
+
+    /// Whether the exchange has been upgraded.
+    pub(crate) fn is_upgraded(&self) -> bool {
+        self.slot.upgraded.get()
     }
 
     /// Calls `work` with the exchange, which does not wait in it.

@@ -36,6 +36,7 @@ mod timers;
 mod trampoline;
 #[allow(unsafe_code)] // the interpreter's thread state
 mod tstate;
+mod websocket;
 mod wsgi;
 
 use pyo3::pymodule;
@@ -48,7 +49,10 @@ mod _meinheld {
     #[pymodule_export]
     use crate::continuation::{PyClient, PyContinuation, resume_client, suspend_client};
     #[pymodule_export]
-    use crate::errors::{ClientDisconnected, ContinuationError, Stopped, TaskKilled, timeout};
+    use crate::errors::{
+        ClientDisconnected, ContinuationError, HandshakeRefused, Stopped, TaskKilled,
+        WebSocketClosed, timeout,
+    };
     #[pymodule_export]
     use crate::file_wrapper::FileWrapper;
     #[pymodule_export]
@@ -75,6 +79,9 @@ mod _meinheld {
     use crate::timers::{PyTimer, schedule_call, sleep};
     #[pymodule_export]
     use crate::trampoline::{cancel_wait, get_ident, in_coroutine, trampoline};
+
+    #[pymodule_export]
+    use crate::websocket::{PyHandshake, PyWebSocket, websocket_handshake};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -265,6 +265,10 @@ impl<'py> Call<'_, 'py> {
     }
 
     fn send(&self, body: &Bound<'py, PyAny>) -> PyResult<()> {
+        if self.lane.is_upgraded() {
+            // What was to be said has been said in the other protocol.
+            return Ok(());
+        }
         if let Ok(wrapper) = body.cast::<FileWrapper>() {
             return self.send_wrapped(wrapper);
         }

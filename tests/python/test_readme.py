@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from conftest import Server
 from lab import Wire
+from websockets.sync.client import connect
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 
@@ -133,7 +134,7 @@ def resume_until_answered(port: int, wait: str, resume: str) -> bytes:
 
 def test_readme_has_the_programs_tested_here() -> None:
     """Each with the command that runs it."""
-    assert programs().keys() == {"hello.py", "poll.py"}
+    assert programs().keys() == {"hello.py", "poll.py", "echo.py"}
     lines = commands()
     assert "meinheld hello:app" in lines
     assert "meinheld poll:app &" in lines
@@ -178,3 +179,11 @@ def test_old_continuation(tmp_path: Path) -> None:
     with running(tmp_path, OLD_CONTINUATION) as port:
         assert ask(port) == b"0"
         assert resume_until_answered(port, "/wait", "/") == b"resumed"
+
+
+def test_the_echo_of_the_readme(serve: Callable[..., Server]) -> None:
+    """A client library gets its messages back."""
+    server = serve(programs()["echo.py"])
+    with connect(f"ws://127.0.0.1:{server.port}/") as client:
+        client.send("hello")
+        assert client.recv(5) == "hello"

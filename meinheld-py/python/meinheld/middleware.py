@@ -1,4 +1,4 @@
-"""Middleware that gives an application its continuation.
+"""Middleware that gives an application its continuation, or its WebSocket.
 
 Under another server than meinheld it passes requests through, and the key is absent: an application
 asks with `environ.get(CONTINUATION_KEY)`.
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from meinheld._meinheld import Client
 from meinheld.common import CLIENT_KEY, CONTINUATION_KEY, Continuation
+from meinheld.websocket import WebSocketMiddleware
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -21,6 +22,7 @@ __all__ = [
     "Continuation",
     "ContinuationMiddleware",
     "SpawnMiddleware",
+    "WebSocketMiddleware",
 ]
 
 
