@@ -92,6 +92,7 @@ bench-instructions: $(VENV)/.installed ## Count the instructions of a request, b
 bench: $(VENV)/.peers $(VENV)/.wheel ## Compare with other servers (BENCH='--rounds 1 --only hello')
 	$(VENV)-peers/bin/python -m pip install --quiet --force-reinstall --no-deps --no-index $(VENV)/wheel/*.whl
 	$(VENV)-peers/bin/python benches/compare $(BENCH)
+	$(VENV)-peers/bin/python benches/spawned.py
 
 .PHONY: autobahn
 autobahn: $(VENV)/.installed $(VENV)-autobahn/.made ## Run the Autobahn cases against WebSockets (AUTOBAHN='-i 6.*' selects)
