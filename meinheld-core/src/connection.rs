@@ -284,6 +284,16 @@ impl Connections {
 }
 
 impl ConnectionId {
+    /// Where it is kept: a small number, which is used again when the connection is closed.
+    pub(crate) fn slot(self) -> usize {
+        self.index as usize
+    }
+
+    /// Both in one: a number that no other connection has, for as long as there are not billions.
+    pub(crate) fn number(self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.index)
+    }
+
     fn new(index: usize, generation: u32) -> ConnectionId {
         ConnectionId { index: u32::try_from(index).expect("checked at insertion"), generation }
     }
@@ -305,7 +315,7 @@ const NOT_A_CONNECTION: u64 = 1 << 63;
 impl From<Token> for u64 {
     fn from(token: Token) -> u64 {
         match token {
-            Token::Connection(id) => u64::from(id.generation) << 32 | u64::from(id.index),
+            Token::Connection(id) => id.number(),
             Token::Listener(index) => NOT_A_CONNECTION | u64::from(index),
             Token::Bell => NOT_A_CONNECTION | 1 << 32,
             Token::Signals => NOT_A_CONNECTION | 2 << 32,

@@ -22,6 +22,7 @@ use crate::http::{
 };
 use crate::input::Input;
 use crate::receiving::Received;
+use crate::repeats::Repeats;
 use crate::seldom::Seldom;
 use crate::serve::Incoming;
 use crate::service::{Report, Service};
@@ -43,6 +44,8 @@ pub(crate) struct Driver<S: Service> {
     pub(crate) overloads: Seldom,
     /// The head that was parsed last.
     pub(crate) index: RefCell<HeadIndex>,
+    /// The heads that came before it.
+    pub(crate) repeats: RefCell<Repeats>,
     /// What the server's own code panicked with in a coroutine, where nothing would unwind to `run`.
     pub(crate) panicked: Cell<Option<Box<dyn Any + Send>>>,
 }
@@ -95,9 +98,10 @@ enum Sought {
 impl<S: Service> Driver<S> {
     pub(crate) fn new(shared: Shared, service: S, scheduler: Scheduler) -> Driver<S> {
         let index = RefCell::new(HeadIndex::new());
+        let repeats = RefCell::new(Repeats::new());
         let overloads = Seldom::default();
         let (shared, panicked) = (Rc::new(shared), Cell::new(None));
-        Driver { shared, service, scheduler, overloads, index, panicked }
+        Driver { shared, service, scheduler, overloads, index, repeats, panicked }
     }
 
     /// Handles an event on a connection.
@@ -256,6 +260,11 @@ impl<S: Service> Driver<S> {
         if fresh.is_empty() || !worthwhile {
             return Sought::Incomplete(input, scanned);
         }
+        let recalled = self.repeats.borrow().recall(id, unread, &mut self.index.borrow_mut());
+        if let Some(head_bytes) = recalled {
+            self.accept_head(id, input, head_bytes, true);
+            return Sought::Handled;
+        }
         let parsed = self.index.borrow_mut().parse(unread, limits);
         match parsed {
             Ok(Parsed::Incomplete) => {
@@ -263,7 +272,8 @@ impl<S: Service> Driver<S> {
                 Sought::Incomplete(input, scanned)
             }
             Ok(Parsed::Complete { head_bytes }) => {
-                self.accept_head(id, input, head_bytes);
+                self.repeats.borrow_mut().keep(id, &unread[..head_bytes], &self.index.borrow());
+                self.accept_head(id, input, head_bytes, false);
                 Sought::Handled
             }
             Err(error) => {
@@ -290,7 +300,13 @@ impl<S: Service> Driver<S> {
 
     /// Decides, once a head is complete, how its body is to be had, and begins the request if that
     /// need not be waited for.
-    fn accept_head(self: &Rc<Self>, id: ConnectionId, input: Input, head_bytes: usize) {
+    fn accept_head(
+        self: &Rc<Self>,
+        id: ConnectionId,
+        input: Input,
+        head_bytes: usize,
+        repeats: bool,
+    ) {
         let (facts, framing, expectation) = {
             let index = self.index.borrow();
             let head = index.view(input.unread());
@@ -316,7 +332,8 @@ impl<S: Service> Driver<S> {
                 return self.begin_collection(id, input, head_bytes, framing, facts, expectation);
             }
         };
-        self.start(id, Incoming { bytes: input, consume: head_bytes, facts, expectation, body });
+        let (bytes, consume) = (input, head_bytes);
+        self.start(id, Incoming { bytes, consume, facts, expectation, body, repeats });
     }
 
     fn begin_collection(
@@ -341,7 +358,8 @@ impl<S: Service> Driver<S> {
                 let consume = head_bytes + consumed;
                 let body = collection.into_body();
                 let expectation = Expectation::None;
-                self.start(id, Incoming { bytes: input, consume, facts, expectation, body });
+                let (bytes, repeats) = (input, false);
+                self.start(id, Incoming { bytes, consume, facts, expectation, body, repeats });
             }
             Ok(consumed) => {
                 collection.head = input.unread()[..head_bytes].to_vec();
@@ -430,7 +448,8 @@ impl<S: Service> Driver<S> {
         let consume = head.len();
         let body = collection.into_body();
         let expectation = Expectation::None;
-        self.start(id, Incoming { bytes: head.into(), consume, facts, expectation, body });
+        let (bytes, repeats) = (head.into(), false);
+        self.start(id, Incoming { bytes, consume, facts, expectation, body, repeats });
         Step::Wait
     }
 

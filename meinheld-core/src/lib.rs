@@ -44,6 +44,8 @@ mod listener;
 mod receiving;
 #[cfg(test)]
 mod replay;
+
+mod repeats;
 mod seldom;
 mod serve;
 mod server;

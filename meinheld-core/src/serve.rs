@@ -27,6 +27,8 @@ pub(crate) struct Incoming {
     pub(crate) facts: RequestFacts,
     pub(crate) expectation: Expectation,
     pub(crate) body: RequestBody,
+    /// Whether the head is the last one again.
+    pub(crate) repeats: bool,
 }
 
 impl<S: Service> Driver<S> {
@@ -66,8 +68,9 @@ impl<S: Service> Driver<S> {
             .shared
             .with(id, |connection| (Rc::clone(&connection.peer), Arc::clone(&connection.local)));
         let Some((peer, local)) = known else { return };
-        let Incoming { bytes, consume, facts, expectation, body } = incoming;
-        let connection = ConnectionInfo { peer: &peer, local: &local, body_bytes: body.length() };
+        let Incoming { bytes, consume, facts, expectation, body, repeats } = incoming;
+        let (body_bytes, number) = (body.length(), id.number());
+        let connection = ConnectionInfo { peer: &peer, local: &local, body_bytes, number, repeats };
         let client = Client::new(Rc::clone(&self.shared), id);
         let mut exchange = Exchange::new(client, facts, expectation, body);
         let served = catch_unwind(AssertUnwindSafe(|| {

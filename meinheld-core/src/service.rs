@@ -66,6 +66,10 @@ pub struct ConnectionInfo<'a> {
     pub local: &'a Address,
     /// How long the request's body is, in bytes, once its chunks are decoded.
     pub body_bytes: Option<u64>,
+    /// The connection itself, in a number that no other one has. The lower half is small.
+    pub number: u64,
+    /// Whether the head is, byte for byte, the one that was accepted before it on this connection.
+    pub repeats: bool,
 }
 
 /// Something that went wrong outside of a call.

@@ -1,7 +1,8 @@
 //! The environ of a request. PEP 3333, "environ Variables".
 //!
-//! What is the same for every request is copied from a template; the keys of common headers are
-//! made once and kept.
+//! What is the same for every request is copied from a template, and what is the same for the requests
+//! of a connection from one of its own (see templates.rs); the keys of common headers are made once
+//! and kept.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -14,6 +15,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
 use crate::file_wrapper::FileWrapper;
+use crate::templates::Templates;
+use crate::text::latin_1;
 
 /// How many header names are kept; more would let clients fill the memory.
 const NAMES_MAX: usize = 512;
@@ -45,6 +48,7 @@ pub(crate) struct Environs {
     /// proxies before them, send the same headers in the same order again and again.
     positions: RefCell<Vec<(Box<str>, Py<PyString>)>>,
     path: RefCell<Vec<u8>>,
+    templates: RefCell<Templates>,
     peer: Shown,
     local: Shown,
 }
@@ -77,6 +81,7 @@ impl Environs {
             keys: RefCell::default(),
             positions: RefCell::default(),
             path: RefCell::default(),
+            templates: RefCell::new(Templates::new()),
             peer: Shown::default(),
             local: Shown::default(),
         })
@@ -84,6 +89,43 @@ impl Environs {
 
     /// The environ of one request, but for what waits for its client: `wsgi.input` and the like.
     pub(crate) fn build<'py>(
+        &self,
+        py: Python<'py>,
+        head: &Head<'_>,
+        connection: &ConnectionInfo<'_>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let number = connection.number;
+        if connection.repeats
+            && let Some(template) = self.templates.borrow().known(py, number)
+        {
+            return template.copy();
+        }
+        if let Some(environ) = self.build_changed(py, head, number)? {
+            return Ok(environ);
+        }
+        self.build_new(py, head, connection)
+    }
+
+    /// The environ of a request that differs from the last one of its connection in the target, or in
+    /// the values of headers: the template follows, and is copied.
+    fn build_changed<'py>(
+        &self,
+        py: Python<'py>,
+        head: &Head<'_>,
+        number: u64,
+    ) -> PyResult<Option<Bound<'py, PyDict>>> {
+        let mut templates = self.templates.borrow_mut();
+        let key_at = |position, name: &str| self.key_at(py, position, name);
+        let Some(changing) = templates.changing(number, head, key_at) else { return Ok(None) };
+        let template = changing.follow(py, head)?;
+        if changing.target_differs(head) {
+            self.set_request_line(&template, head)?;
+            changing.note_target(head);
+        }
+        template.copy().map(Some)
+    }
+
+    fn build_new<'py>(
         &self,
         py: Python<'py>,
         head: &Head<'_>,
@@ -105,6 +147,8 @@ impl Environs {
             // RFC 9112 section 3.2.2: the authority of an absolute target wins.
             environ.set_item(intern!(py, "HTTP_HOST"), latin_1(py, authority))?;
         }
+        let key_at = |position, name: &str| self.key_at(py, position, name);
+        self.templates.borrow_mut().keep(connection.number, &environ, head, key_at)?;
         Ok(environ)
     }
 
@@ -120,9 +164,7 @@ impl Environs {
         }
         let path_info = latin_1(py, &path);
         environ.set_item(intern!(py, "PATH_INFO"), &path_info)?;
-        if !target.query().is_empty() {
-            environ.set_item(intern!(py, "QUERY_STRING"), latin_1(py, target.query()))?;
-        }
+        environ.set_item(intern!(py, "QUERY_STRING"), latin_1(py, target.query()))?;
         let is_plain = target.raw() == path.as_slice();
         let raw = if is_plain { path_info } else { latin_1(py, target.raw()) };
         environ.set_item(intern!(py, "RAW_URI"), raw)?;
@@ -251,13 +293,5 @@ fn protocol(py: Python<'_>, version: Version) -> &Bound<'_, PyString> {
     match version {
         Version::Http10 => intern!(py, "HTTP/1.0"),
         Version::Http11 => intern!(py, "HTTP/1.1"),
-    }
-}
-
-/// Bytes as a native string whose characters are those bytes (PEP 3333, "Unicode Issues").
-pub(crate) fn latin_1<'py>(py: Python<'py>, bytes: &[u8]) -> Bound<'py, PyString> {
-    match std::str::from_utf8(bytes) {
-        Ok(text) if text.is_ascii() => PyString::new(py, text),
-        _ => PyString::new(py, &bytes.iter().map(|byte| char::from(*byte)).collect::<String>()),
     }
 }

@@ -30,6 +30,9 @@ mod server;
 mod settings;
 mod start_response;
 mod tasks;
+mod templates;
+#[allow(unsafe_code)] // str objects made of bytes
+mod text;
 #[allow(unsafe_code)] // values that are reached on their own thread only
 mod thread_bound;
 mod timers;

@@ -132,6 +132,15 @@ impl HeadIndex {
         Head { bytes, index: self }
     }
 
+    /// Becomes the index of what `other` is the index of; allocates nothing once warm.
+    pub(crate) fn copy_from(&mut self, other: &HeadIndex) {
+        let mut fields = std::mem::take(&mut self.fields);
+        fields.clear();
+        fields.extend_from_slice(&other.fields);
+        let HeadIndex { method, target, target_layout, version, facts, framing, .. } = *other;
+        *self = Self { method, target, target_layout, version, facts, framing, fields };
+    }
+
     fn clear(&mut self) {
         let mut fields = std::mem::take(&mut self.fields);
         fields.clear();
