@@ -105,7 +105,7 @@ wheel: $(VENV)/.wheel ## Build the wheel into dist/
 # The connection target switches stacks, which the address sanitizer does not follow.
 FUZZ_SECONDS ?= 60
 fuzz_sanitizer = $(if $(filter connection,$(1)),none,address)
-fuzz_targets := head chunked response connection
+fuzz_targets := head chunked response connection websocket
 
 .PHONY: fuzz $(addprefix fuzz-,$(fuzz_targets))
 fuzz: $(addprefix fuzz-,$(fuzz_targets)) ## Run each fuzz target with libFuzzer for FUZZ_SECONDS (60)

@@ -36,6 +36,11 @@ fn connection() {
     run("connection", fuzzing::connection, 4000);
 }
 
+#[test]
+fn websocket() {
+    run("websocket", fuzzing::websocket, 20_000);
+}
+
 /// Runs `target` over its corpus, and over `rounds` mutations.
 fn run(name: &str, target: fn(&[u8]), rounds: u64) {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);

@@ -10,8 +10,10 @@ mod head;
 mod reply;
 mod response;
 mod script;
+mod websocket;
 
 pub(crate) use chunked::chunked;
 pub(crate) use connection::connection;
 pub(crate) use head::head;
 pub(crate) use response::response;
+pub(crate) use websocket::websocket;
