@@ -17,6 +17,7 @@ const UNSAFE_FILES: &[&str] = &[
     "meinheld-coro/src/switch.rs",
     "meinheld-coro/src/stack.rs",
     "meinheld-coro/src/sys.rs",
+    "meinheld-coro/src/sys/*",
     "meinheld-core/src/sys/*",
     "meinheld-py/src/gil.rs",
     "meinheld-py/src/text.rs",
@@ -27,7 +28,7 @@ const UNSAFE_FILES: &[&str] = &[
 /// The external crates that have one home, and the files that are it.
 const HOMES: &[(&str, &[&str])] = &[
     ("corosensei", &["meinheld-coro/src/switch.rs"]),
-    ("libc", &["meinheld-coro/src/sys.rs", "meinheld-core/src/sys/*"]),
+    ("libc", &["meinheld-coro/src/sys.rs", "meinheld-coro/src/sys/*", "meinheld-core/src/sys/*"]),
     ("httparse", &["meinheld-core/src/http/head.rs"]),
     ("tungstenite", &["meinheld-core/src/ws/protocol.rs", "meinheld-core/src/ws/message.rs"]),
     ("sha1", &["meinheld-core/src/ws/handshake.rs"]),

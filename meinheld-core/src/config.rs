@@ -43,6 +43,8 @@ pub struct Config {
     pub stop_idle_timeout: Duration,
     /// The stack of each request, in bytes; default 256 KiB.
     pub stack_bytes: usize,
+    /// The name of that setting to whoever runs the server, for the line that tells of a stack overflow.
+    pub stack_setting: &'static str,
     /// How many requests may run or be suspended at once (503 beyond); default 131,072.
     pub coroutines_max: usize,
 }
@@ -75,6 +77,7 @@ impl Default for Config {
             accepts_max: 64,
             stop_idle_timeout: Duration::ZERO,
             stack_bytes: 256 * 1024,
+            stack_setting: "Config::stack_bytes",
             coroutines_max: 131_072,
         }
     }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use meinheld_coro::without_parking;
+use meinheld_coro::{describe_task, without_parking};
 
 use crate::client::Client;
 use crate::connection::{CloseReason, Connection, ConnectionId, Phase};
@@ -105,7 +105,9 @@ impl<S: Service> Driver<S> {
     ) -> S::Request {
         let request = without_parking(|| {
             let index = self.index.borrow();
-            self.service.accept(&index.view(bytes.unread()), connection)
+            let head = index.view(bytes.unread());
+            describe_task(&[head.method().as_bytes(), b" ", head.target().raw()]);
+            self.service.accept(&head, connection)
         });
         bytes.consume(consume);
         if bytes.is_empty() {

@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use meinheld_coro::{Scheduler, Shutdown, Suspended};
+use meinheld_coro::{OverflowReports, Scheduler, Shutdown, Suspended};
 
 use crate::accept::{Accepted, Listeners};
 use crate::address::Address;
@@ -147,6 +147,7 @@ impl<S: Service> Server<S> {
         let bell = Arc::new(Bell::new()?);
         let scheduler = Scheduler::new(meinheld_coro::Config {
             stack_bytes: config.stack_bytes,
+            stack_setting: config.stack_setting,
             coroutines_max: config.coroutines_max,
             locals: service.locals(),
             waker: Some(Waker::from(Arc::clone(&bell))),
@@ -241,6 +242,7 @@ impl<S: Service> Server<S> {
     /// sure of what it left behind. What panics in a call is that request's 500.
     pub fn run(&self) -> io::Result<Stopped> {
         let driver = &self.driver;
+        let _overflows = OverflowReports::install()?;
         with_running(&driver.shared, || driver.scheduler.within(|| self.serve()))
     }
 

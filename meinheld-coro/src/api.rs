@@ -35,6 +35,12 @@ pub fn current_task() -> Option<TaskId> {
     Hub::current()?.current_task()
 }
 
+/// Says what the running task does, in pieces that are put together: the line that tells of a stack
+/// overflow names it so (see [`OverflowReports`](crate::OverflowReports)). Holds until the task ends.
+pub fn describe_task(pieces: &[&[u8]]) {
+    Hub::with_running(|_, port| port.describe(pieces));
+}
+
 /// The scheduler's time; the system's outside of one.
 pub fn now() -> Instant {
     Hub::current().map_or_else(Instant::now, |hub| hub.now())

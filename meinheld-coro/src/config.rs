@@ -12,6 +12,9 @@ pub struct Config {
     /// The size of each stack in bytes, guard included; default 256 KiB. Only what is touched
     /// costs memory.
     pub stack_bytes: usize,
+    /// What to raise when a stack overflows, for the line that tells so (see
+    /// [`OverflowReports`](crate::OverflowReports)); default `Config::stack_bytes`.
+    pub stack_setting: &'static str,
     /// How many coroutines there may be at once; default 131,072. Tasks beyond wait for their turn.
     pub coroutines_max: usize,
     /// Which time to go by.
@@ -27,6 +30,7 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             stack_bytes: 256 * 1024,
+            stack_setting: "Config::stack_bytes",
             coroutines_max: 131_072,
             clock: Clock::default(),
             locals: None,

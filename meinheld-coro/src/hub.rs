@@ -32,6 +32,7 @@ pub(crate) struct Hub {
     pub(crate) tasks: RefCell<Tasks>,
     pub(crate) pool: RefCell<Pool>,
     locals: Option<Rc<dyn TaskLocalFactory>>,
+    stack_setting: &'static str,
     running: RefCell<Option<Running>>,
     /// Tasks that wait for a coroutine, since none can be made.
     starved: RefCell<VecDeque<TaskId>>,
@@ -69,6 +70,7 @@ impl Hub {
             tasks: RefCell::new(Tasks::new(id)),
             pool: RefCell::new(Pool::new(geometry)),
             locals: config.locals,
+            stack_setting: config.stack_setting,
             running: RefCell::new(None),
             starved: RefCell::default(),
             starved_by: RefCell::new(None),
@@ -84,6 +86,22 @@ impl Hub {
     /// The scheduler that runs on this thread.
     pub(crate) fn current() -> Option<Rc<Hub>> {
         CURRENT.try_with(|current| current.borrow().clone()).ok().flatten()
+    }
+
+    /// Calls `look` with the coroutine that runs on this thread, if one does. For a signal's handler:
+    /// it takes nothing but borrows, and gives up where it meets one.
+    pub(crate) fn with_running<R>(look: impl FnOnce(&Hub, &Port) -> R) -> Option<R> {
+        let call = |current: &RefCell<Option<Rc<Hub>>>| {
+            let current = current.try_borrow().ok()?;
+            let hub = current.as_ref()?;
+            let running = hub.running.try_borrow().ok()?;
+            Some(look(hub, &running.as_ref()?.port))
+        };
+        CURRENT.try_with(call).ok().flatten()
+    }
+
+    pub(crate) fn stack_setting(&self) -> &'static str {
+        self.stack_setting
     }
 
     /// The scheduler of `task`, running or not, if it belongs to this thread.

@@ -119,6 +119,7 @@ mod error;
 mod hub;
 mod join;
 mod local;
+mod overflow;
 mod pool;
 mod remote;
 mod scheduler;
@@ -126,13 +127,14 @@ mod scheduler;
 mod stack;
 #[allow(unsafe_code)] // the switch itself
 mod switch;
-#[allow(unsafe_code)] // mmap, madvise, mprotect
+#[allow(unsafe_code)] // mmap, madvise, mprotect; the handler of a stack overflow
 mod sys;
 mod task;
 mod timer;
 
 pub use api::{
-    current_task, now, park, sleep, spawn, spawn_at, ticket, without_parking, yield_now,
+    current_task, describe_task, now, park, sleep, spawn, spawn_at, ticket, without_parking,
+    yield_now,
 };
 pub use clock::Clock;
 pub use config::Config;
@@ -140,6 +142,7 @@ pub use continuation::{Continuation, ResumeError, ResumeRefusal};
 pub use error::{BoxError, Interrupt, JoinError, Refusal, RunError};
 pub use join::JoinHandle;
 pub use local::{StackSpan, TaskLocal, TaskLocalFactory};
+pub use overflow::OverflowReports;
 pub use scheduler::{CoroutineCounts, Scheduler, Shutdown};
 pub use stack::StackError;
 pub use task::{Suspended, TaskId, Ticket};

@@ -22,6 +22,7 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::rc::Rc;
 
 use crate::local::StackSpan;
@@ -192,6 +193,11 @@ pub(crate) struct Stack {
 impl Stack {
     pub(crate) fn span(&self) -> &StackSpan {
         &self.span
+    }
+
+    /// The addresses of the guard below the frames.
+    pub(crate) fn guard(&self) -> Range<usize> {
+        self.span.frames.start - GUARD_PAGES * self.page_bytes..self.span.frames.start
     }
 
     /// Gives back the pages that lie wholly below `in_use`, but for one page of slack.

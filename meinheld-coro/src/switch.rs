@@ -20,6 +20,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::mem::ManuallyDrop;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::rc::Rc;
@@ -28,6 +29,7 @@ use corosensei::Yielder;
 use corosensei::stack::StackPointer;
 
 use crate::local::TaskLocal;
+use crate::overflow::Label;
 use crate::stack::Stack;
 
 /// What a coroutine runs: one task's function.
@@ -61,6 +63,11 @@ pub(crate) struct Port {
     job: Cell<Option<Job>>,
     local: RefCell<Option<Box<dyn TaskLocal>>>,
     left: Cell<Left>,
+    guard: Range<usize>,
+    /// The whole length of the stack, with its guard and what is reserved.
+    stack_bytes: usize,
+    /// What the task does, in the words of whoever started it.
+    label: RefCell<Label>,
     /// An address in the body's frame: live frames of an idle coroutine lie at most a few hundred
     /// bytes below it.
     idle_address: Cell<usize>,
@@ -90,6 +97,9 @@ impl Coroutine {
             job: Cell::new(None),
             local: RefCell::new(local),
             left: Cell::new(Left::Idle),
+            guard: stack.guard(),
+            stack_bytes: stack.span().reserved.end - stack.guard().start,
+            label: RefCell::default(),
             idle_address: Cell::new(0),
         });
         let shared = Rc::clone(&port);
@@ -105,6 +115,7 @@ impl Coroutine {
     /// Gives an idle coroutine its next job.
     pub(crate) fn load(&mut self, job: Job) {
         debug_assert_ne!(self.port.left.get(), Left::Parked, "a job is loaded when idle only");
+        self.port.label.borrow_mut().clear();
         self.port.job.set(Some(job));
     }
 
@@ -164,6 +175,31 @@ impl Port {
     pub(crate) fn leave(&self) {
         self.left.set(Left::Parked);
         self.switch_out();
+    }
+
+    /// Labels the task that runs on this coroutine.
+    pub(crate) fn describe(&self, pieces: &[&[u8]]) {
+        let mut label = self.label.borrow_mut();
+        label.clear();
+        for piece in pieces {
+            label.push(piece);
+        }
+    }
+
+    /// Calls `look` with the label, empty if there is none.
+    pub(crate) fn with_label(&self, look: impl FnOnce(&[u8])) {
+        match self.label.try_borrow() {
+            Ok(label) => look(label.bytes()),
+            Err(_) => look(b""),
+        }
+    }
+
+    pub(crate) fn guard(&self) -> &Range<usize> {
+        &self.guard
+    }
+
+    pub(crate) fn stack_bytes(&self) -> usize {
+        self.stack_bytes
     }
 
     fn switch_out(&self) {

@@ -1,9 +1,13 @@
 //! The system calls of stack memory: one anonymous mapping, its guards, its give-back.
 //!
-//! Every `libc` call of this crate is here. Not here: how a mapping is cut into stacks.
+//! Every `libc` call of this crate is here, and in fault.rs. Not here: how a mapping is cut into stacks.
+
+mod fault;
 
 use std::io;
 use std::ptr::{self, NonNull};
+
+pub(crate) use fault::FaultHandler;
 
 /// `MADV_GUARD_INSTALL` (Linux 6.13): a guard that lives in the page tables and splits no mapping.
 const MADV_GUARD_INSTALL: libc::c_int = 102;

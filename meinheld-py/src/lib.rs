@@ -69,11 +69,11 @@ mod _meinheld {
         get_accepts_max, get_backlog, get_body_timeout, get_client_body_buffer_size,
         get_head_timeout, get_keepalive, get_max_content_length, get_max_head_bytes,
         get_max_header_bytes, get_max_header_count, get_max_target_bytes, get_picoev_max_fd,
-        get_send_timeout, get_stop_idle_timeout, get_underscore_headers, set_accepts_max,
-        set_backlog, set_body_timeout, set_client_body_buffer_size, set_head_timeout,
-        set_keepalive, set_max_content_length, set_max_head_bytes, set_max_header_bytes,
-        set_max_header_count, set_max_target_bytes, set_picoev_max_fd, set_send_timeout,
-        set_stop_idle_timeout, set_underscore_headers,
+        get_send_timeout, get_stack_size, get_stop_idle_timeout, get_underscore_headers,
+        set_accepts_max, set_backlog, set_body_timeout, set_client_body_buffer_size,
+        set_head_timeout, set_keepalive, set_max_content_length, set_max_head_bytes,
+        set_max_header_bytes, set_max_header_count, set_max_target_bytes, set_picoev_max_fd,
+        set_send_timeout, set_stack_size, set_stop_idle_timeout, set_underscore_headers,
     };
 
     #[pymodule_export]

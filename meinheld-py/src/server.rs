@@ -64,7 +64,11 @@ fn with_state<R>(use_it: impl FnOnce(&mut State) -> R) -> R {
     let mut guard: MutexGuard<'_, Option<State>> =
         STATE.lock().unwrap_or_else(PoisonError::into_inner);
     use_it(guard.get_or_insert_with(|| State {
-        config: Config { stack_bytes: STACK_BYTES, ..Config::default() },
+        config: Config {
+            stack_bytes: STACK_BYTES,
+            stack_setting: "meinheld.server.set_stack_size (--stack-size)",
+            ..Config::default()
+        },
         listeners: Vec::new(),
         running: None,
         early: None,

@@ -1,6 +1,7 @@
 //! The settings of `meinheld.server`, each a setter and a getter. They hold from the next `listen`
 //! (backlog) or `run` (all others) on.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use meinheld_core::descriptor_limit;
@@ -11,6 +12,9 @@ use pyo3::types::{PyBool, PyFloat, PyInt};
 
 use crate::continuation::duration_of;
 use crate::server::with_config;
+
+/// The least has room for the interpreter's own margins; the most is far beyond any use.
+const STACK_SIZES: RangeInclusive<usize> = 256 << 10..=1 << 30;
 
 /// Sets for how many seconds an idle connection is kept for its next request; 0 closes each
 /// connection after its response.
@@ -25,6 +29,26 @@ pub(crate) fn set_keepalive(seconds: &Bound<'_, PyAny>) -> PyResult<()> {
 #[pyfunction]
 pub(crate) fn get_keepalive() -> u64 {
     with_config(|config| config.keep_alive_timeout.as_secs())
+}
+
+/// Sets how many bytes the stack of each request has; only what is used of it costs memory.
+#[pyfunction]
+pub(crate) fn set_stack_size(bytes: &Bound<'_, PyAny>) -> PyResult<()> {
+    let size = count(bytes, "stack_size")?;
+    let fitting = usize::try_from(size).ok().filter(|size| STACK_SIZES.contains(size));
+    let Some(size) = fitting else {
+        let (least, most) = (STACK_SIZES.start(), STACK_SIZES.end());
+        let message = format!("stack_size is {size} and must be from {least} to {most} bytes");
+        return Err(PyValueError::new_err(message));
+    };
+    with_config(|config| config.stack_bytes = size);
+    Ok(())
+}
+
+/// How many bytes the stack of each request has.
+#[pyfunction]
+pub(crate) fn get_stack_size() -> usize {
+    with_config(|config| config.stack_bytes)
 }
 
 /// Sets how many connections may wait to be accepted, on listeners made from now on.

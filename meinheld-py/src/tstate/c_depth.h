@@ -3,16 +3,22 @@
 #ifndef MEINHELD_TSTATE_C_DEPTH_H
 #define MEINHELD_TSTATE_C_DEPTH_H
 
-/* What fits the stack that mod.rs asks for; CPython's own number supposes a stack of 8 MiB. */
-#define C_DEPTH_MAX 500
+/* What a level may take; CPython's own number supposes a stack of 8 MiB. */
+#define C_DEPTH_BYTES 2048
+
+static int
+c_depth_max(uintptr_t low, uintptr_t high)
+{
+    return (int)((high - low) / C_DEPTH_BYTES);
+}
 
 static const char *
-mend_c_depth(PyThreadState *ts)
+mend_c_depth(PyThreadState *ts, int c_depth)
 {
-    if (ts->c_recursion_remaining == C_DEPTH_MAX) {
+    if (ts->c_recursion_remaining == c_depth) {
         return NULL;
     }
-    ts->c_recursion_remaining = C_DEPTH_MAX;
+    ts->c_recursion_remaining = c_depth;
     return "a C recursion depth";
 }
 

@@ -8,7 +8,9 @@
     X(struct _py_trashcan, trash)
 
 /* The C frame below the first evaluation loop of the coroutine. */
-#define VERSION_MEMBERS _PyCFrame bottom;
+#define VERSION_MEMBERS \
+    _PyCFrame bottom;   \
+    int c_depth;
 
 #define DEPTH_LIMIT py_recursion_limit
 #define DEPTH_REMAINING py_recursion_remaining
@@ -24,11 +26,10 @@
 static void
 version_start(PyThreadState *ts, struct meinheld_tstate *own, uintptr_t low, uintptr_t high)
 {
-    (void)low;
-    (void)high;
     own->bottom.previous = &ts->root_cframe;
     own->cframe = &own->bottom;
-    own->c_recursion_remaining = C_DEPTH_MAX;
+    own->c_depth = c_depth_max(low, high);
+    own->c_recursion_remaining = own->c_depth;
 }
 
 static void
@@ -41,7 +42,7 @@ version_exchange(PyThreadState *ts, struct meinheld_tstate *own)
 static const char *
 version_mend(PyThreadState *ts, struct meinheld_tstate *own)
 {
-    const char *found = mend_c_depth(ts);
+    const char *found = mend_c_depth(ts, own->c_depth);
     if (ts->cframe == &own->bottom && own->bottom.current_frame == NULL) {
         return found;
     }

@@ -12,7 +12,9 @@
     X(PyObject *, threading_local_key)             \
     X(PyObject *, threading_local_sentinel)
 
-#define VERSION_MEMBERS PyObject *running_loop;
+#define VERSION_MEMBERS     \
+    PyObject *running_loop; \
+    int c_depth;
 
 #define DEPTH_LIMIT py_recursion_limit
 #define DEPTH_REMAINING py_recursion_remaining
@@ -29,9 +31,8 @@ static void
 version_start(PyThreadState *ts, struct meinheld_tstate *own, uintptr_t low, uintptr_t high)
 {
     (void)ts;
-    (void)low;
-    (void)high;
-    own->c_recursion_remaining = C_DEPTH_MAX;
+    own->c_depth = c_depth_max(low, high);
+    own->c_recursion_remaining = own->c_depth;
 }
 
 static void
@@ -43,8 +44,7 @@ version_exchange(PyThreadState *ts, struct meinheld_tstate *own)
 static const char *
 version_mend(PyThreadState *ts, struct meinheld_tstate *own)
 {
-    (void)own;
-    const char *found = mend_c_depth(ts);
+    const char *found = mend_c_depth(ts, own->c_depth);
     if (clear_slot(ts, loop_slot)) {
         found = "a running event loop";
     }

@@ -89,6 +89,11 @@ def configure_server(options: Options) -> None:
         server.set_keepalive(options.keep_alive)
     if options.client_max_body is not None:
         server.set_max_content_length(options.client_max_body)
+    if options.stack_size is not None:
+        try:
+            server.set_stack_size(options.stack_size)
+        except ValueError as error:
+            raise Refusal(f"--stack-size: {error}") from None
 
 
 # What is said when it runs.

@@ -47,6 +47,7 @@ class Options:
     keep_alive: int | None
     graceful_timeout: int
     client_max_body: int | None
+    stack_size: int | None
     access_log: str | None
     log_level: str
 
@@ -82,6 +83,7 @@ def parse(argv: Sequence[str]) -> Options:
         keep_alive=known.keep_alive,
         graceful_timeout=known.graceful_timeout,
         client_max_body=known.client_max_body,
+        stack_size=known.stack_size,
         access_log=known.access_log,
         log_level=known.log_level,
     )
@@ -156,6 +158,12 @@ def add_network(group: argparse._ArgumentGroup) -> None:
         metavar="BYTES",
         type=whole_number(0),
         help="the largest request body that is accepted",
+    )
+    group.add_argument(
+        "--stack-size",
+        metavar="BYTES",
+        type=whole_number(256 * 1024),
+        help="the stack of each request, for code that recurses deep in C",
     )
 
 

@@ -1,0 +1,118 @@
+"""A stack that overflows in C ends the process by SIGSEGV, after a line that says which request's, and what to raise."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from meinheld import server
+
+# hash() of a tuple recurses in C, and CPython does not count that.
+PROGRAM = '''
+import http.client, sys, threading
+{before}
+from meinheld import server
+
+def app(environ, start_response):
+    nest = ()
+    for _ in range({depth}):
+        nest = (nest,)
+    hash(nest)
+    start_response("200 OK", [])
+    return [b"hashed"]
+
+def ask():
+    connection = http.client.HTTPConnection("127.0.0.1", server.addresses()[0][1], timeout=30)
+    connection.request("GET", "/deep?n=1")
+    try:
+        print(connection.getresponse().read().decode())
+    except (http.client.HTTPException, OSError):
+        pass
+    server.stop(1)
+
+server.set_stack_size({size})
+server.listen(("127.0.0.1", 0))
+threading.Thread(target=ask, daemon=True).start()
+server.run(app)
+'''
+
+
+def run(directory: Path, before: str, depth: int, size: int) -> subprocess.CompletedProcess[str]:
+    program = directory / "program.py"
+    program.write_text(PROGRAM.format(before=before, depth=depth, size=size))
+    command = [sys.executable, str(program)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=50)
+
+
+LINE = (
+    "meinheld: stack overflow in GET /deep?n=1: its stack of 524288 bytes is used up; raise "
+    "meinheld.server.set_stack_size (--stack-size) or recurse less deep\n"
+)
+
+
+def test_an_overflow_is_told_in_one_line_and_ends_the_process_by_its_signal(tmp_path: Path) -> None:
+    ended = run(tmp_path, "", 200_000, 512 * 1024)
+    assert ended.returncode == -signal.SIGSEGV
+    assert ended.stderr == LINE
+
+
+def test_faulthandler_has_its_turn_afterwards(tmp_path: Path) -> None:
+    ended = run(tmp_path, "import faulthandler; faulthandler.enable()", 200_000, 512 * 1024)
+    assert ended.returncode == -signal.SIGSEGV
+    assert ended.stderr.startswith(LINE + "Fatal Python error: Segmentation fault\n")
+    assert "in app\n" in ended.stderr
+
+
+def test_a_larger_stack_is_deeper(tmp_path: Path) -> None:
+    ended = run(tmp_path, "", 50_000, 64 * 1024 * 1024)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "hashed\n", "")
+
+
+def test_a_signal_that_was_sent_does_what_it_did_before(serve: Callable) -> None:
+    running = serve(
+        """
+        import os, signal
+        seen = []
+        signal.signal(signal.SIGSEGV, lambda *_: seen.append(1))
+
+        def app(environ, start_response):
+            os.kill(os.getpid(), signal.SIGSEGV)
+            start_response("200 OK", [("Content-Type", "text/plain")])
+            return [str(len(seen)).encode()]
+        """
+    )
+    assert running.get("/") == (200, b"1")
+    assert running.get("/again") == (200, b"2")
+
+
+def test_the_default_action_for_a_signal_that_was_sent(tmp_path: Path) -> None:
+    ended = run(tmp_path, "import os\nthreading.Timer(0.5, os.kill, (os.getpid(), 11)).start()\n"
+                "class Slow(tuple): __hash__ = lambda self: __import__('time').sleep(10)\n"
+                "tuple = Slow\nhash = lambda _: Slow().__hash__()", 1, 512 * 1024)
+    assert (ended.returncode, ended.stderr) == (-signal.SIGSEGV, "")
+
+
+def test_the_size_of_a_stack_is_checked(tmp_path: Path) -> None:
+    before = server.get_stack_size()
+    for wrong in (0, 256 * 1024 - 1, (1 << 30) + 1, -1, 1 << 70):
+        with pytest.raises(ValueError, match="stack_size is"):
+            server.set_stack_size(wrong)
+    for wrong in (1e6, "1", None, True):
+        with pytest.raises(TypeError, match="stack_size must be an int"):
+            server.set_stack_size(wrong)  # type: ignore[arg-type]
+    assert server.get_stack_size() == before
+    server.set_stack_size(1 << 21)
+    assert server.get_stack_size() == 1 << 21
+    server.set_stack_size(before)
+    for words in (["--stack-size", "1"], ["--stack-size", str(1 << 40)]):
+        command = [sys.executable, "-m", "meinheld", "app", *words]
+        (tmp_path / "app.py").write_text("def app(environ, start_response): ...\n")
+        ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ})
+        assert ended.returncode == 2
+        assert ended.stderr.count("\n") == 1 and "--stack-size" in ended.stderr
