@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -23,6 +24,8 @@ from program import run_program
 from wire import get
 
 COUNT = 50
+#: A key that nothing but these tests trusts, with its certificate for localhost and 127.0.0.1.
+KEY = Path(__file__).with_name("localhost.pem")
 SECONDS = 20
 
 APP = """
@@ -117,6 +120,109 @@ def test_fifty_requests_fetch_at_once(
     server = serve(APP.replace("{port}", str(upstream.server_port)))
     for _ in range(2):
         assert get_many(server.port, f"/{way}") == ["all at once"] * COUNT
+
+
+TLS = """
+import ssl
+CONTEXT = ssl.create_default_context(cafile="{key}")
+""" + APP.replace("http://", "https://").replace("timeout=30)", "timeout=30, WITH)")
+
+
+@pytest.mark.parametrize("imported", ["before", "after"])
+@pytest.mark.parametrize("way", ["by_urllib", "by_requests"])
+def test_fifty_requests_fetch_over_tls_at_once(
+    serve: Callable[..., Server], upstream: Upstream, way: str, imported: str
+) -> None:
+    """Handshakes and all, whether `ssl` was imported before the patch or after."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(KEY)
+    upstream.socket = context.wrap_socket(
+        upstream.socket, server_side=True, do_handshake_on_connect=False
+    )
+    source = TLS.replace("{key}", str(KEY)).replace("{port}", str(upstream.server_port))
+    source = source.replace("urlopen(URL, timeout=30, WITH)", "urlopen(URL, timeout=30, context=CONTEXT)")
+    source = source.replace("WITH", f"verify={str(KEY)!r}")
+    if imported == "after":
+        source = "from meinheld.patch import patch_all\npatch_all()\n" + source
+    server = serve(source)
+    assert get_many(server.port, f"/{way}") == ["all at once"] * COUNT
+
+
+def test_tls_sockets_do_what_they_did(tmp_path: Path) -> None:
+    """In a coroutine as on a thread: reading, writing, time-outs, the end, an untrusted peer."""
+    ended = run_program(
+        tmp_path,
+        f"""
+        from meinheld.patch import patch_all
+        patch_all()
+        import ssl
+
+        SERVER = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        SERVER.load_cert_chain({str(KEY)!r})
+        CLIENT = ssl.create_default_context(cafile={str(KEY)!r})
+
+        def serve_one(listener):
+            one, _ = listener.accept()
+            with one:
+                while data := one.recv(100000):
+                    one.sendall(data)
+
+        def talk():
+            listener = SERVER.wrap_socket(socket.socket(), server_side=True)
+            listener.bind(("127.0.0.1", 0))
+            listener.listen()
+            serving = threading.Thread(target=serve_one, args=(listener,))
+            serving.start()
+            with socket.create_connection(listener.getsockname()) as plain:
+                with CLIENT.wrap_socket(plain, server_hostname="localhost") as one:
+                    notes.append([one.version(), one.getpeercert()["subjectAltName"][0][1], one.gettimeout()])
+                    data = bytes(range(256)) * 1000
+                    one.sendall(data)
+                    with one.makefile("rb") as file:
+                        notes.append(file.read(len(data)) == data)
+                    one.settimeout(0.02)
+                    notes.append([kind(one.recv, 1).split(":")[0], one.gettimeout()])
+                    one.setblocking(False)
+                    notes.append(kind(one.recv, 1).split(":")[0])
+                    one.settimeout(5)
+                    one.sendall(b"again")
+                    notes.append(one.recv(10).decode())
+                    one.shutdown(socket.SHUT_WR)
+            serving.join()
+            listener.close()
+
+        def distrust():
+            listener = socket.socket()
+            listener.bind(("127.0.0.1", 0))
+            listener.listen()
+            serving = threading.Thread(target=lambda: kind(SERVER.wrap_socket, listener.accept()[0], server_side=True))
+            serving.start()
+            plain = socket.create_connection(listener.getsockname())
+            notes.append(kind(ssl.create_default_context().wrap_socket, plain, server_hostname="localhost").split(":")[0])
+            plain.close()
+            serving.join()
+            listener.close()
+
+        def both():
+            talk()
+            distrust()
+
+        both()
+        blocking = list(notes)
+        notes.clear()
+        serve(both)
+        notes.append(notes == blocking or blocking)
+        """,
+    )
+    assert ended.notes == [
+        ["TLSv1.3", "localhost", None],
+        True,
+        ["TimeoutError", 0.02],
+        "SSLWantReadError",
+        "again",
+        "SSLCertVerificationError",
+        True,
+    ]
 
 
 @contextmanager

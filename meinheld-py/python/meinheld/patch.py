@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from meinheld import server
 from meinheld._meinheld import in_coroutine
 
-__all__ = ["patch_all", "patch_select", "patch_socket", "patch_time"]
+__all__ = ["patch_all", "patch_select", "patch_socket", "patch_ssl", "patch_time"]
 
 _Result = TypeVar("_Result")
 
@@ -27,7 +27,11 @@ _standard_sleep = _time.sleep
 
 
 def patch_all(
-    socket: bool = True, aggressive: bool = True, time: bool = True, select: bool = True
+    socket: bool = True,
+    aggressive: bool = True,
+    time: bool = True,
+    select: bool = True,
+    ssl: bool = True,
 ) -> None:
     """Patch everything that there is a patch for."""
     if socket:
@@ -36,6 +40,8 @@ def patch_all(
         patch_time()
     if select:
         patch_select()
+    if ssl:
+        patch_ssl()
 
 
 def patch_socket(aggressive: bool = False) -> None:
@@ -56,6 +62,17 @@ def patch_select() -> None:
     """Have `select.select` and `select.poll` park."""
     _select.select = select
     _select.poll = poll  # type: ignore[misc,assignment]
+
+
+def patch_ssl() -> None:
+    """Have the sockets that contexts of `ssl` wrap park. Does nothing on a Python without `ssl`."""
+    try:
+        import ssl
+    except ImportError:
+        return
+    from meinheld import mssl
+
+    ssl.SSLContext.sslsocket_class = mssl.SSLSocket
 
 
 def sleep(seconds: float, /) -> None:
