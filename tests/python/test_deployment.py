@@ -1,0 +1,204 @@
+"""The ways to deploy that the examples show, each as its user would start it; pserve and Bottle too."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from wire import Client, get, wait_until
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+SCRIPTS = Path(sysconfig.get_path("scripts"))
+
+Start = Callable[..., "Deployed"]
+
+
+class Deployed:
+    """A process that serves, its output in a file."""
+
+    def __init__(self, directory: Path, command: list[str]) -> None:
+        self.file = directory / "output"
+        environ = {**os.environ, "PYTHONPATH": str(directory), "PYTHONDONTWRITEBYTECODE": "1"}
+        with self.file.open("wb") as output:
+            self.process = subprocess.Popen(
+                command, cwd=directory, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environ
+            )
+
+    def output(self) -> str:
+        return self.file.read_text(errors="replace")
+
+    @property
+    def port(self) -> int:
+        def is_there() -> bool:
+            assert self.process.poll() is None, self.output()
+            return re.search(r"http://127\.0\.0\.1:\d+", self.output()) is not None
+
+        wait_until(is_there, "a server's address", 20)
+        found = re.search(r"http://127\.0\.0\.1:(\d+)", self.output())
+        assert found
+        return int(found[1])
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        try:
+            return self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(f"it does not end:\n{self.output()}") from None
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start commands in a directory of their own, with copies of an example's files."""
+    started = []
+
+    def run(command: list[str], example: str = "") -> Deployed:
+        if example:
+            shutil.copytree(EXAMPLES / example, tmp_path, dirs_exist_ok=True)
+        started.append(Deployed(tmp_path, command))
+        return started[-1]
+
+    yield run
+    for one in started:
+        one.end()
+        assert "Traceback" not in one.output(), one.output()
+
+
+def test_gunicorn_example(start: Start) -> None:
+    """Its settings and its application: one request wakes another."""
+    command = ["gunicorn", "-c", "gunicorn.conf.py", "-b", "127.0.0.1:0", "--no-control-socket", "app:app"]
+    running = start([str(SCRIPTS / command[0]), *command[1:]], "gunicorn")
+    port = running.port
+    assert get(port, "/").text.startswith("process ")
+    with Client(port) as waiting:
+        waiting.send("/wait")
+        wait_until(lambda: get(port, "/wake").text == "woke 1\n", "one that waits")
+        assert waiting.response().text == "woken\n"
+    assert running.end() == 0
+
+
+def test_pyramid_example(start: Start, tmp_path: Path) -> None:
+    """By pserve, which finds the server by its name in the ini file."""
+    shutil.copytree(EXAMPLES / "pyramid", tmp_path, dirs_exist_ok=True)
+    ini = tmp_path / "site.ini"
+    ini.write_text(ini.read_text().replace("port = 8000", "port = 0"))
+    running = start([str(SCRIPTS / "pserve"), "site.ini"])
+    assert get(running.port, "/hello/ann").text == "Hello, ann!\n"
+    assert get(running.port, "/nobody").status == 404
+    assert running.end() == 0
+
+
+@pytest.mark.parametrize(
+    ("lines", "word"),
+    [
+        ("port = x", "port = x is not a port"),
+        ("bind = nonsense", "not an address"),
+        ("keepalife = 5", "did you mean keepalive?"),
+        ("keepalive = -1", "keepalive is -1"),
+        ("send_timeout = soon", "send_timeout = soon"),
+    ],
+)
+def test_mistake_in_an_ini_file_is_one_line(tmp_path: Path, lines: str, word: str) -> None:
+    """What is wrong, and what would be right."""
+    shutil.copytree(EXAMPLES / "pyramid", tmp_path, dirs_exist_ok=True)
+    ini = tmp_path / "site.ini"
+    wrong = lines.partition(" ")[0]
+    kept = [line for line in ini.read_text().splitlines() if not line.startswith(wrong)]
+    ini.write_text("\n".join(kept) + f"\n{lines}\n")
+    running = Deployed(tmp_path, [str(SCRIPTS / "pserve"), "site.ini"])
+    # pserve itself ends with 0 after a SystemExit.
+    running.process.wait(20)
+    (line,) = [line for line in running.output().splitlines() if "meinheld: " in line]
+    assert word in line
+    assert "Traceback" not in running.output()
+
+
+def test_ini_file_may_bind_several_addresses(start: Start, tmp_path: Path) -> None:
+    """In place of a host and a port."""
+    shutil.copytree(EXAMPLES / "pyramid", tmp_path, dirs_exist_ok=True)
+    ini = tmp_path / "site.ini"
+    ini.write_text(ini.read_text() + "bind = 127.0.0.1:0\n    unix:here.sock\nsend_timeout = 2.5\n")
+    running = start([str(SCRIPTS / "pserve"), "site.ini"])
+    assert get(running.port, "/hello/bob").text == "Hello, bob!\n"
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(10)
+        client.connect(str(tmp_path / "here.sock"))
+        client.sendall(b"GET /hello/eve HTTP/1.0\r\n\r\n")
+        assert b"".join(iter(lambda: client.recv(1000), b"")).endswith(b"Hello, eve!\n")
+
+
+def test_bottle_s_adapter(start: Start, tmp_path: Path) -> None:
+    """`run(server="meinheld")` calls what there is."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    program = f"""
+import bottle
+
+@bottle.route("/hello/<name>")
+def hello(name):
+    return "Hello, " + name
+
+bottle.run(server="meinheld", host="127.0.0.1", port={port}, quiet=True)
+"""
+    (tmp_path / "program.py").write_text(program)
+    running = start([sys.executable, "program.py"])
+
+    def answers() -> bool:
+        assert running.process.poll() is None, running.output()
+        try:
+            return get(port, "/hello/ann").text == "Hello, ann"
+        except ConnectionRefusedError:
+            return False
+
+    wait_until(answers, "an answer", 20)
+    assert running.end() == 0
+
+
+def test_inherited_socket_example(start: Start) -> None:
+    """The port is the supervisor's."""
+    running = start([sys.executable, str(EXAMPLES / "inherited_socket.py"), "0"])
+    port = running.port
+    assert get(port, "/").text == f"inherited port {port}\n"
+    (child,) = children_of(running.process.pid)
+    os.kill(child, signal.SIGTERM)
+    assert running.process.wait(20) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_fork_after_listen_example(start: Start, number: signal.Signals) -> None:
+    """Each child answers, and none outlives the parent."""
+    running = start([sys.executable, str(EXAMPLES / "fork_after_listen.py"), "0"])
+    port = running.port
+    seen: set[int] = set()
+
+    def have_all_answered() -> bool:
+        # Connections that are kept occupy the one, so that the other has its turn.
+        held = [http.client.HTTPConnection("127.0.0.1", port, timeout=10) for _ in range(8)]
+        for connection in held:
+            connection.request("GET", "/")
+        seen.update(int(connection.getresponse().read()) for connection in held)
+        for connection in held:
+            connection.close()
+        return len(seen) == 2
+
+    wait_until(have_all_answered, "answers of both", 20)
+    assert seen == set(children_of(running.process.pid))
+    assert running.end(number) == 0
+    assert not any(Path(f"/proc/{pid}").exists() for pid in seen)
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that one has started."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
