@@ -181,6 +181,14 @@ impl Exchange {
         Ok(())
     }
 
+    /// The response that was begun and not sent, for [`begin_with`](Self::begin_with).
+    pub fn begun(&self) -> Option<Rc<ResponseBuilder>> {
+        match &self.state.response {
+            Response::Begun(builder) => Some(Rc::clone(builder)),
+            _ => None,
+        }
+    }
+
     /// Tells how many bytes the whole body will have; unless the response has a Content-Length of
     /// its own, this becomes it. Only before the head is sent.
     pub fn announce_length(&mut self, bytes: u64) {

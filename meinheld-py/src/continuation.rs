@@ -239,7 +239,7 @@ impl PyClient {
 #[pymethods]
 impl PyClient {
     /// A new continuation of the running request.
-    fn continuation(&self) -> PyResult<PyContinuation> {
+    pub(crate) fn continuation(&self) -> PyResult<PyContinuation> {
         let here = self.client.get().zip(self.made.get());
         let here = here.and_then(|here| Some((here, Continuation::current()?)));
         let Some(((client, made), inner)) = here else {

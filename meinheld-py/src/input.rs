@@ -100,8 +100,12 @@ impl Input {
         bytes.drain(..taken);
         let filled = bytes.len();
         let wanted = (limit - filled).min(READ_BYTES.max(filled));
-        bytes.resize(filled + wanted, 0);
-        let read = lane.wait(|exchange| exchange.read_body(&mut bytes[filled..]));
+        let read = lane.wait(|exchange| {
+            // No more room than there are bytes: it is cleared first.
+            let left = exchange.body_bytes_left().and_then(|left| usize::try_from(left).ok());
+            bytes.resize(filled + wanted.min(left.unwrap_or(wanted)), 0);
+            exchange.read_body(&mut bytes[filled..])
+        });
         let read = read.and_then(|read| read.map_err(from_io));
         bytes.truncate(filled + *read.as_ref().unwrap_or(&0));
         self.put_back(bytes);

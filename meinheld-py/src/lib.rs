@@ -23,6 +23,7 @@ mod gil;
 mod hooks;
 mod inbox;
 mod input;
+mod known_heads;
 mod lane;
 mod log;
 mod seconds;

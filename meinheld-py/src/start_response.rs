@@ -1,7 +1,7 @@
 //! What an application sends with beside its return value: `start_response`, the `write` that it
 //! gives, and `wsgi.early_hints`. PEP 3333, "The `start_response()` Callable".
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use meinheld_core::http::parse_status;
@@ -11,6 +11,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString, PyTuple};
 
 use crate::errors::from_io;
+use crate::known_heads::KnownHeads;
 use crate::lane::{Lane, SharedLane, lane_of};
 use crate::thread_bound::ThreadBound;
 
@@ -19,6 +20,7 @@ use crate::thread_bound::ThreadBound;
 pub(crate) struct StartResponse {
     lane: SharedLane,
     called: ThreadBound<Rc<Cell<bool>>>,
+    known_heads: ThreadBound<Rc<RefCell<KnownHeads>>>,
 }
 
 /// The callable that the application gets back, for code that cannot return its body.
@@ -41,8 +43,13 @@ impl EarlyHints {
 
 impl StartResponse {
     /// `called` is set once the application has called it.
-    pub(crate) fn new(lane: Lane, called: Rc<Cell<bool>>) -> StartResponse {
-        StartResponse { lane: ThreadBound::new(lane), called: ThreadBound::new(called) }
+    pub(crate) fn new(
+        lane: Lane,
+        called: Rc<Cell<bool>>,
+        known_heads: Rc<RefCell<KnownHeads>>,
+    ) -> StartResponse {
+        let (lane, called) = (ThreadBound::new(lane), ThreadBound::new(called));
+        StartResponse { lane, called, known_heads: ThreadBound::new(known_heads) }
     }
 }
 
@@ -57,10 +64,7 @@ impl StartResponse {
     ) -> PyResult<Write> {
         let lane = lane_of(&self.lane)?;
         self.check_order(lane, exc_info)?;
-        let status = text_bytes(status, "status")?;
-        let pairs = header_pairs(headers)?;
-        let headers = header_bytes(&pairs)?;
-        lane.work(|exchange| begin(exchange, status.as_bytes(), &headers))??;
+        self.begin(lane, status, headers)?;
         if let Some(called) = self.called.get() {
             called.set(true);
         }
@@ -69,6 +73,30 @@ impl StartResponse {
 }
 
 impl StartResponse {
+    fn begin(
+        &self,
+        lane: &Lane,
+        status: &Bound<'_, PyAny>,
+        headers: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let known = self.known_heads.get();
+        let recalled = known.and_then(|known| known.borrow().recall(status, headers));
+        if let Some(builder) = recalled {
+            return lane.work(|exchange| exchange.begin_with(builder))?.map_err(begin_error);
+        }
+        // What the application passes may be anything, and run code when it is read.
+        let keep = known.filter(|known| known.borrow_mut().is_worth_keeping(status, headers));
+        let text = text_bytes(status, "status")?;
+        let pairs = header_pairs(headers)?;
+        let fields = header_bytes(&pairs)?;
+        lane.work(|exchange| begin(exchange, text.as_bytes(), &fields))??;
+        if let (Some(keep), Some(builder)) = (keep, lane.work(|exchange| exchange.begun())?) {
+            let replaced = keep.borrow_mut().keep(status, headers, builder);
+            drop(replaced);
+        }
+        Ok(())
+    }
+
     /// A second call needs `exc_info`; once the head is out, even that is raised instead.
     fn check_order(&self, lane: &Lane, exc_info: Option<&Bound<'_, PyTuple>>) -> PyResult<()> {
         if let Some(exc_info) = exc_info {
@@ -135,12 +163,16 @@ fn begin(
     let (code, reason) =
         parse_status(status).map_err(|error| PyValueError::new_err(error.to_string()))?;
     let fields = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
-    exchange.begin(code, reason, fields).map_err(|error| match error {
+    exchange.begin(code, reason, fields).map_err(begin_error)
+}
+
+fn begin_error(error: BeginError) -> PyErr {
+    match error {
         BeginError::HeadSent => PyAssertionError::new_err(
             "start_response was called after the head of the response had been sent",
         ),
         BeginError::Invalid(error) => PyValueError::new_err(error.to_string()),
-    })
+    }
 }
 
 /// Text of the wire: a str whose characters are bytes (PEP 3333, "Unicode Issues"), or bytes.

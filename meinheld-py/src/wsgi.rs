@@ -11,7 +11,7 @@
 //!
 //! Not here: the objects that the application is given (see the modules of their names).
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -37,6 +37,7 @@ use crate::gil;
 use crate::hooks::{self, Beat, Sign};
 use crate::inbox;
 use crate::input::Input;
+use crate::known_heads::KnownHeads;
 use crate::lane::Lane;
 use crate::log::{AccessRecord, Logs, is_exit};
 use crate::server;
@@ -47,7 +48,10 @@ use crate::tstate::PythonStates;
 /// A WSGI application as a service.
 pub(crate) struct Wsgi {
     application: Py<PyAny>,
+    /// Whether it is our own middleware, whose work is done here.
+    wraps: bool,
     environs: Environs,
+    known_heads: Rc<RefCell<KnownHeads>>,
     failures: Rc<Failures>,
 }
 
@@ -76,7 +80,9 @@ struct Call<'a, 'py> {
 impl Wsgi {
     pub(crate) fn new(py: Python<'_>, application: Py<PyAny>) -> PyResult<Wsgi> {
         let failures = Failures::new(Logs::new(py)?);
-        Ok(Wsgi { application, environs: Environs::new(py)?, failures })
+        let wraps = is_own_middleware(application.bind(py))?;
+        let known_heads = Rc::new(RefCell::new(KnownHeads::new()));
+        Ok(Wsgi { application, wraps, environs: Environs::new(py)?, known_heads, failures })
     }
 
     pub(crate) fn failures(&self) -> &Rc<Failures> {
@@ -229,6 +235,19 @@ impl Wsgi {
     }
 }
 
+/// Whether the application is a `ContinuationMiddleware`, and no subclass of somebody else's.
+fn is_own_middleware(application: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let py = application.py();
+    let modules = py.import("sys")?.getattr("modules")?.cast_into::<PyDict>()?;
+    let Some(middleware) = modules.get_item("meinheld.middleware")? else { return Ok(false) };
+    let kind = application.get_type();
+    let ours = kind.is(&middleware.getattr("ContinuationMiddleware")?)
+        || kind.is(&middleware.getattr("SpawnMiddleware")?);
+    // Somebody may have replaced what it does.
+    let call = kind.getattr("__call__")?.getattr_opt("__module__")?;
+    Ok(ours && call.is_some_and(|module| module.eq("meinheld.middleware").unwrap_or(false)))
+}
+
 /// The request as a log names it, in one line.
 fn request_line(environ: &Bound<'_, PyDict>) -> String {
     let item = |name| match environ.get_item(name) {
@@ -245,10 +264,14 @@ impl<'py> Call<'_, 'py> {
         let hints = EarlyHints::new(self.lane.clone());
         environ.set_item(intern!(py, "wsgi.early_hints"), hints)?;
         let client = PyClient::new(client, made.clone(), self.lane.clone());
-        environ.set_item(intern!(py, "meinheld.client"), client)?;
-        let start_response = StartResponse::new(self.lane.clone(), Rc::clone(&self.started));
+        let client = Bound::new(py, client)?;
+        environ.set_item(intern!(py, "meinheld.client"), &client)?;
+        let application = self.unwrapped(environ, &client)?;
+        let known_heads = Rc::clone(&self.wsgi.known_heads);
+        let started = Rc::clone(&self.started);
+        let start_response = StartResponse::new(self.lane.clone(), started, known_heads);
         let start_response = Bound::new(py, start_response)?;
-        let body = self.wsgi.application.bind(py).call1((environ, start_response));
+        let body = application.call1((environ, start_response));
         leave_if_child(py, body.as_ref().err());
         let body = body?;
         let sent = catch_unwind(AssertUnwindSafe(|| self.send(&body)));
@@ -262,6 +285,21 @@ impl<'py> Call<'_, 'py> {
             }
             (sent, closed) => sent.and(closed),
         }
+    }
+
+    /// The application inside of our own middleware, whose work is done; or the application.
+    fn unwrapped(
+        &self,
+        environ: &Bound<'py, PyDict>,
+        client: &Bound<'py, PyClient>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let application = self.wsgi.application.bind(self.py);
+        if !self.wsgi.wraps {
+            return Ok(application.clone());
+        }
+        let continuation = client.get().continuation()?;
+        environ.set_item(intern!(self.py, "meinheld.continuation"), continuation)?;
+        application.getattr(intern!(self.py, "app"))
     }
 
     fn send(&self, body: &Bound<'py, PyAny>) -> PyResult<()> {

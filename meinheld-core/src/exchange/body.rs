@@ -2,7 +2,7 @@
 //!
 //! Not here: how a body that is collected came in (see driver.rs), and the response.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 
 use meinheld_coro::Interrupt;
 use tempfile::SpooledTempFile;
@@ -41,6 +41,18 @@ impl RequestBody {
 }
 
 impl Exchange {
+    /// How many bytes of the request's body have not been read, if that is known.
+    pub fn body_bytes_left(&mut self) -> Option<u64> {
+        match &mut self.state.body {
+            RequestBody::Empty => Some(0),
+            RequestBody::Collected { spool, bytes } => {
+                spool.stream_position().ok().map(|position| bytes.saturating_sub(position))
+            }
+            RequestBody::Streaming { left } => Some(*left),
+            RequestBody::Broken => None,
+        }
+    }
+
     /// Reads the request's body into `buffer`, waiting for the client if need be; zero is its end.
     /// The first read of a body that the client holds back asks for it with `100 Continue`.
     ///
