@@ -332,7 +332,7 @@ def test_sleep_select_and_poll_park(tmp_path: Path) -> None:
             for wait in (time.sleep, lambda s: select.select([here], [], [], s), lambda s: polled(here, s)):
                 ticks.clear()
                 wait(0.05)
-                notes.append(len(ticks) > 5)
+                notes.append(len(ticks) > 0)
             ticking.kill()
 
         same()
