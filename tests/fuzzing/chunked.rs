@@ -134,8 +134,8 @@ fn naive_trailers(wire: &[u8], start: usize, content: Vec<u8>, limits: &BodyLimi
         }
         count += 1;
         let name = line.split(|&byte| byte == b':').next().unwrap_or_default();
-        let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
-        let good = !name.is_empty() && name.len() < line.len() && name.iter().all(is_name);
+        let good =
+            !name.is_empty() && name.len() < line.len() && name.iter().all(|&byte| is_name(byte));
         let fits = at - start <= limits.trailer_bytes_max as usize
             && count <= limits.trailer_count_max as usize;
         if !good || !fits || !line[name.len()..].iter().all(|&byte| is_text(byte)) {
@@ -144,10 +144,42 @@ fn naive_trailers(wire: &[u8], start: usize, content: Vec<u8>, limits: &BodyLimi
     }
 }
 
-/// Nothing, or white space and `;` and whatever.
+/// RFC 9112 section 7.1.1, rule by rule.
 fn is_extension(bytes: &[u8]) -> bool {
+    if bytes.is_empty() {
+        return true;
+    }
+    let Some(rest) = trimmed(bytes).strip_prefix(b";") else { return false };
+    let Some(rest) = after_token(trimmed(rest)) else { return false };
+    let value = trimmed(rest).strip_prefix(b"=").map(trimmed);
+    match value {
+        None => is_extension(rest),
+        Some([b'"', quoted @ ..]) => after_quotation(quoted).is_some_and(is_extension),
+        Some(value) => after_token(value).is_some_and(is_extension),
+    }
+}
+
+fn trimmed(bytes: &[u8]) -> &[u8] {
     let space = bytes.iter().take_while(|byte| b" \t".contains(byte)).count();
-    bytes.is_empty() || (bytes.get(space) == Some(&b';') && bytes.iter().all(|&byte| is_text(byte)))
+    &bytes[space..]
+}
+
+fn after_token(bytes: &[u8]) -> Option<&[u8]> {
+    let count = bytes.iter().take_while(|&&byte| is_name(byte)).count();
+    (count > 0).then(|| &bytes[count..])
+}
+
+fn after_quotation(bytes: &[u8]) -> Option<&[u8]> {
+    match bytes {
+        [b'"', rest @ ..] => Some(rest),
+        [b'\\', byte, rest @ ..] if is_text(*byte) => after_quotation(rest),
+        [byte, rest @ ..] if *byte != b'\\' && is_text(*byte) => after_quotation(rest),
+        _ => None,
+    }
+}
+
+fn is_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 fn is_text(byte: u8) -> bool {

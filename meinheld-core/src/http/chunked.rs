@@ -39,6 +39,7 @@ enum State {
     /// The rest of an extension, or the end of the line.
     Extension {
         size: u64,
+        part: Part,
     },
     /// The LF after a chunk size.
     SizeLf {
@@ -64,6 +65,51 @@ enum State {
     EndLf,
     Done,
     Failed(BodyError),
+}
+
+/// What of an extension has been read last, RFC 9112 section 7.1.1: `*( BWS ";" BWS name [ BWS "=" BWS
+/// ( token / quoted-string ) ] )`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Semicolon,
+    Name,
+    NameSpace,
+    Equals,
+    Token,
+    ValueSpace,
+    Quoted,
+    Escape,
+    QuoteEnd,
+}
+
+impl Part {
+    /// Whether the line may end here.
+    fn may_end(self) -> bool {
+        matches!(self, Part::Name | Part::Token | Part::QuoteEnd)
+    }
+
+    /// What the next byte is; `None` if it may not stand here.
+    fn next(self, byte: u8) -> Option<Part> {
+        Some(match (self, byte) {
+            (Part::Quoted, b'"') => Part::QuoteEnd,
+            (Part::Quoted, b'\\') => Part::Escape,
+            (Part::Quoted | Part::Escape, _) if is_value_byte(byte) => Part::Quoted,
+            (Part::Semicolon | Part::NameSpace | Part::Equals | Part::ValueSpace, b' ' | b'\t') => {
+                self
+            }
+            (Part::Name, b' ' | b'\t') => Part::NameSpace,
+            (Part::Token | Part::QuoteEnd, b' ' | b'\t') => Part::ValueSpace,
+            (Part::Semicolon | Part::Name, _) if is_token_byte(byte) => Part::Name,
+            (Part::Equals | Part::Token, _) if is_token_byte(byte) => Part::Token,
+            (Part::Name | Part::NameSpace, b'=') => Part::Equals,
+            (Part::Equals, b'"') => Part::Quoted,
+            (
+                Part::Name | Part::NameSpace | Part::Token | Part::ValueSpace | Part::QuoteEnd,
+                b';',
+            ) => Part::Semicolon,
+            _ => return None,
+        })
+    }
 }
 
 /// Takes one chunked body apart.
@@ -145,7 +191,7 @@ impl ChunkedDecoder {
         match (self.state, byte) {
             (State::SizeStart, _) => first_size_digit(byte),
             (State::Size { size, digits }, _) => self.after_size_digit(size, digits, byte),
-            (State::SizeSpace { size } | State::Extension { size }, _) => {
+            (State::SizeSpace { size } | State::Extension { size, .. }, _) => {
                 self.extension(size, byte)
             }
             (State::SizeLf { size }, b'\n') => self.begin_chunk(size),
@@ -183,14 +229,19 @@ impl ChunkedDecoder {
         }
     }
 
-    /// RFC 9112 section 7.1.1: `*( BWS ";" … )`, the characters only; nobody acts on the content.
+    /// RFC 9112 section 7.1.1. Nobody acts on an extension, but who reads an unended quotation
+    /// differently finds other chunks.
     fn extension(&mut self, size: u64, byte: u8) -> Result<State, BodyError> {
         let next = match (self.state, byte) {
-            (State::Extension { .. }, b'\r') => return Ok(State::SizeLf { size }),
+            (State::Extension { part, .. }, b'\r') if part.may_end() => {
+                return Ok(State::SizeLf { size });
+            }
             (_, b'\n') => return Err(BodyError::LineEnd),
-            (State::Extension { .. }, _) if is_value_byte(byte) => State::Extension { size },
-            (State::Extension { .. }, _) => return Err(BodyError::ChunkExtension),
-            (_, b';') => State::Extension { size },
+            (State::Extension { part, .. }, _) => match part.next(byte) {
+                Some(part) => State::Extension { size, part },
+                None => return Err(BodyError::ChunkExtension),
+            },
+            (_, b';') => State::Extension { size, part: Part::Semicolon },
             (_, b' ' | b'\t') => State::SizeSpace { size },
             _ => return Err(BodyError::ChunkSize),
         };
@@ -310,10 +361,13 @@ mod tests {
             ("0000000000000005\r\nhello\r\n00\r\n\r\n", "hello", "7.1: 16 digits"),
             ("3\r\n\r\n\n\r\n0\r\n\r\n", "\r\n\n", "7.1: content is any byte"),
             ("1;a=b\r\nx\r\n0;c\r\n\r\n", "x", "7.1.1"),
-            ("1 ;a\r\nx\r\n0\t;\"b\"\r\n\r\n", "x", "7.1.1: BWS"),
+            ("1 ;a\r\nx\r\n0\t; b\r\n\r\n", "x", "7.1.1: BWS"),
+            ("1;a = b\r\nx\r\n0;c ;d\r\n\r\n", "x", "7.1.1: BWS"),
+            ("1;a=\";\"\r\nx\r\n0;c\r\n\r\n", "x", "7.1.1: quoted"),
+            ("1;a=\"\\\"\"\r\nx\r\n0;c\r\n\r\n", "x", "7.1.1: quoted"),
             ("1;1234567\r\nx\r\n0\r\n\r\n", "x", "7.1.1: 8 bytes of extension"),
             ("1;123456\r\nx\r\n1;1234\r\ny\r\n0\r\n\r\n", "xy", "7.1.1: 7 and 5 bytes"),
-            ("1;\u{e9}\r\nx\r\n0\r\n\r\n", "x", "7.1.1: quoted obs-text"),
+            ("1;a=\"\u{e9}\"\r\nx\r\n0\r\n\r\n", "x", "7.1.1: quoted obs-text"),
             ("0\r\nA: b\r\n\r\n", "", "7.1.2"),
             ("1\r\nx\r\n0\r\nA:\r\nContent-Length: 9\r\n\r\n", "x", "7.1.2: dropped"),
             ("0\r\na:\r\nb:\r\nc:\r\n\r\n", "", "7.1.2: 3 fields"),
@@ -323,6 +377,14 @@ mod tests {
             assert_eq!(decode_every_way(wire.as_bytes()), expected, "{wire:?}: RFC 9112 {rule}");
             let pipelined = format!("{wire}GET / HTTP/1.1\r\n\r\n");
             assert_eq!(decode_every_way(pipelined.as_bytes()), expected, "{pipelined:?}");
+        }
+    }
+
+    fn check_refused(cases: &[(&str, BodyError, &str)]) {
+        for (wire, error, rule) in cases {
+            let outcome = decode_every_way(wire.as_bytes());
+            assert_eq!(outcome, Err(*error), "{wire:?}: RFC 9112 {rule}");
+            assert_eq!(error.status(), if *error == BodyError::TooLarge { 413 } else { 400 });
         }
     }
 
@@ -350,8 +412,6 @@ mod tests {
             ("5;x\nhello\r\n", BodyError::LineEnd, "2.2: bare LF in an extension"),
             ("5 \nhello\r\n", BodyError::LineEnd, "2.2: bare LF"),
             ("5;x\rhello\r\n", BodyError::LineEnd, "2.2: bare CR in an extension"),
-            ("5;\0\r\nhello\r\n", BodyError::ChunkExtension, "7.1.1"),
-            ("5;\x7f\r\nhello\r\n", BodyError::ChunkExtension, "7.1.1"),
             ("5;12345678\r\nhello\r\n", BodyError::ChunkExtensionTooLong, "7.1.1: one chunk"),
             ("1;123456\r\nx\r\n1;12345\r\n", BodyError::ChunkExtensionTooLong, "7.1.1: all chunks"),
             ("5\r\nhelloX\r\n", BodyError::ChunkDataEnd, "7.1"),
@@ -374,11 +434,27 @@ mod tests {
             ("1\r\nx\r\n3e8\r\n", BodyError::TooLarge, "RFC 9110 15.5.14: the sum"),
             ("1\r\nx\r\nffffffffffffffff\r\n", BodyError::TooLarge, "RFC 9112 7.1: overflow"),
         ];
-        for (wire, error, rule) in cases {
-            let outcome = decode_every_way(wire.as_bytes());
-            assert_eq!(outcome, Err(*error), "{wire:?}: RFC 9112 {rule}");
-            assert_eq!(error.status(), if *error == BodyError::TooLarge { 413 } else { 400 });
-        }
+        check_refused(cases);
+    }
+
+    #[test]
+    fn a_malformed_extension_is_refused_per_rfc_9112_section_7_1_1() {
+        check_refused(&[
+            ("5;\0\r\nhello\r\n", BodyError::ChunkExtension, "7.1.1"),
+            ("5;\r\nhello\r\n", BodyError::ChunkExtension, "7.1.1: no name"),
+            ("5;;a\r\nhello\r\n", BodyError::ChunkExtension, "7.1.1: no name"),
+            ("5;=b\r\nhello\r\n", BodyError::ChunkExtension, "7.1.1: no name"),
+            ("5;a=\r\nhello\r\n", BodyError::ChunkExtension, "7.1.1: no value"),
+            ("5;a \r\nhello\r\n", BodyError::ChunkExtension, "7.1.1: trailing space"),
+            ("5;a b\r\nhello\r\n", BodyError::ChunkExtension, "7.1.1"),
+            ("5;a=b=c\r\nhello\r\n", BodyError::ChunkExtension, "7.1.1"),
+            ("5;\"a\"\r\nhello\r\n", BodyError::ChunkExtension, "7.1.1: no token"),
+            ("5;a=\"b\r\nhello\r\n", BodyError::ChunkExtension, "7.1.1: an unended quotation"),
+            ("5;a=\"b\\\r\nhello\r\n", BodyError::ChunkExtension, "RFC 9110 5.6.4"),
+            ("5;a=\"b\"c\r\nhello\r\n", BodyError::ChunkExtension, "7.1.1"),
+            ("5;\u{e9}\r\nhello\r\n", BodyError::ChunkExtension, "7.1.1: no token"),
+            ("5;\x7f\r\nhello\r\n", BodyError::ChunkExtension, "7.1.1"),
+        ]);
     }
 
     #[test]
