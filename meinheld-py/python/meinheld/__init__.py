@@ -3,6 +3,7 @@
 What `meinheld.server` offers is here too, as it was in the versions of old.
 """
 
+from meinheld import _interpreter  # noqa: F401, I001  it comes first: it says why nothing else loads
 from meinheld import server
 from meinheld._meinheld import __version__
 from meinheld.server import *  # noqa: F403
