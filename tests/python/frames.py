@@ -39,10 +39,12 @@ def close(code: int, reason: str = "") -> bytes:
 class Peer:
     """A client of a WebSocket that an application of a lab has been asked for."""
 
-    def __init__(self, lab: Lab, name: str, headers: str = "", more: bytes = b"") -> None:
+    def __init__(
+        self, lab: Lab, name: str, headers: str = "", more: bytes = b"", target: str = "/"
+    ) -> None:
         """Connect, and shake hands; `more` goes out with the request."""
         self.wire: Wire = lab.connect()
-        self.wire.send(lab.request(name, headers=ASK + headers) + more)
+        self.wire.send(lab.request(name, target=target, headers=ASK + headers) + more)
         self.head = self.wire.head()
         assert self.head.status == 101, self.head
         assert self.head["Sec-WebSocket-Accept"] == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="

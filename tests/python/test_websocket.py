@@ -434,3 +434,51 @@ def test_the_access_log_tells_of_the_end(tmp_path: Path) -> None:
             peer.wire.send(close(1000))
             peer.expect_close(1000, answer=False)
         lab.log('" 101 106 ')
+
+
+def test_in_a_flask_view(lab: Lab) -> None:
+    """The WebSocket is in the request's environ; what the view returns is not sent."""
+    name = lab.define(
+        """
+        import flask
+        from meinheld.middleware import WebSocketMiddleware
+
+        web = flask.Flask("web")
+
+        @web.route("/")
+        def index():
+            return "the page"
+
+        @web.route("/chat", websocket=True)
+        def chat():
+            ws = flask.request.environ["wsgi.websocket"]
+            while (message := ws.wait()) is not None:
+                ws.send(f"{flask.request.path} heard {message}")
+            return "not sent"
+
+        app = WebSocketMiddleware(web)
+        """
+    )
+    assert lab.ask_again(name).body == b"the page"
+    with Peer(lab, name, target="/chat") as peer:
+        peer.send("hello")
+        assert peer.receive() == "/chat heard hello"
+        peer.wire.send(close(1000))
+        peer.expect_close(1000, answer=False)
+    assert "Traceback" not in lab.log()
+
+
+def test_ctrl_c_ends_waiting_and_suspended_ones(tmp_path: Path) -> None:
+    """Who waits is closed with 1001, who suspends gets Stopped, which closes with 1001 too."""
+    with running_lab(tmp_path) as lab:
+        waiting = lab.define(ECHO)
+        suspended = lab.define(talking("ws.send('here')\nenviron[CONTINUATION_KEY].suspend()"))
+        peers = [Peer(lab, waiting), Peer(lab, suspended)]
+        assert peers[1].receive() == "here"
+        peers[0].send("x")
+        peers[0].receive()
+        lab.server._process.send_signal(signal.SIGINT)
+        for peer in peers:
+            peer.expect_close(1001)
+            peer.wire.socket.close()
+        assert lab.server._process.wait(10) == 0
