@@ -126,7 +126,7 @@ valgrind_runner := valgrind --quiet --error-exitcode=9 --leak-check=full \
 .PHONY: valgrind
 valgrind: ## Run the unit tests and some of the behaviour under valgrind
 	@command -v valgrind >/dev/null || { echo 'no valgrind: apt-get install valgrind'; exit 2; }
-	CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER='$(valgrind_runner)' \
+	REPLAY_WHOLE=1 CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER='$(valgrind_runner)' \
 		cargo test --locked -p meinheld-coro -p meinheld-core --lib -- --test-threads=1
 	CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER='$(valgrind_runner)' \
 		cargo test --locked --test coro_continuation --test coro_channel --test coro_local \

@@ -93,7 +93,7 @@ fn action() -> Option<libc::sigaction> {
 
 fn replace_action() -> io::Result<()> {
     let previous = action().ok_or_else(io::Error::last_os_error)?;
-    PREVIOUS.store(Box::into_raw(Box::new(previous)), Ordering::Release);
+    keep(previous);
     // SAFETY: an all-zero sigaction is a valid value: no flags, an empty mask. The handler has the
     // signature that SA_SIGINFO asks for.
     check(unsafe {
@@ -102,6 +102,26 @@ fn replace_action() -> io::Result<()> {
         ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
         libc::sigaction(libc::SIGSEGV, &raw const ours, null_mut())
     })
+}
+
+/// Keeps the action that ours hands over to. One that is kept already is not kept a second time, so
+/// that what is never freed does not grow with each install.
+fn keep(previous: libc::sigaction) {
+    // SAFETY: what was kept is never freed (INVARIANT of `PREVIOUS`).
+    let kept = unsafe { PREVIOUS.load(Ordering::Acquire).as_ref() };
+    if !kept.is_some_and(|kept| is_same(kept, &previous)) {
+        PREVIOUS.store(Box::into_raw(Box::new(previous)), Ordering::Release);
+    }
+}
+
+fn is_same(one: &libc::sigaction, other: &libc::sigaction) -> bool {
+    // SAFETY: both are whole sets, and the number is a signal's.
+    let blocks = |action: &libc::sigaction, number| unsafe {
+        libc::sigismember(&raw const action.sa_mask, number) == 1
+    };
+    one.sa_sigaction == other.sa_sigaction
+        && one.sa_flags == other.sa_flags
+        && (1..=libc::SIGRTMAX()).all(|number| blocks(one, number) == blocks(other, number))
 }
 
 /// Gives this thread an alternate stack, unless it has one.
