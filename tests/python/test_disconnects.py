@@ -1,4 +1,4 @@
-"""Clients that go after each byte of a request, and after each byte of its response: nothing of them is left."""
+"""Clients that go after each byte of a request or of its response, or stand still: nothing of them is left."""
 
 from __future__ import annotations
 
@@ -97,3 +97,54 @@ def test_clients_that_go_after_each_byte(serve: Callable, way: str) -> None:
     # All that were parked, those that read something of their response, and whole requests at the least.
     assert counts["made"] >= 20 + RESPONSE_BYTES - 1, counts
     assert counts["made"] == counts["closed"], "each once"
+
+
+IMPATIENT = (
+    APP
+    + """
+server.set_body_timeout(0.2)
+server.set_send_timeout(0.2)
+
+def do_told(c, environ):
+    def pieces():
+        try:
+            yield environ["wsgi.input"].read(100)
+        except OSError as error:
+            notes.append([type(error).__name__, isinstance(error, TimeoutError)])
+            raise
+    return Body(pieces())
+
+def do_endless(c, environ):
+    def pieces():
+        try:
+            while True:
+                yield b"x" * 65536
+        finally:
+            # The server's close() ends it where it stands: GeneratorExit.
+            notes.append(sys.exc_info()[0].__name__)
+    generator = pieces()
+    body = Body(generator)
+    counted = body.close
+    def close():
+        counted()
+        generator.close()
+    body.close = close
+    return body
+"""
+)
+
+
+def test_clients_that_stand_still_time_out(serve: Callable) -> None:
+    server = serve(IMPATIENT)
+    with Client(server.port) as sending, Client(server.port) as reading:
+        # A body of this size is read as it comes.
+        sending.send_bytes(b"POST /told HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nsome")
+        reading.send("/endless")
+        assert sending.response().status == 500
+
+        def closed() -> bool:
+            counts = get(server.port, "/counts").json()
+            return counts["made"] == counts["closed"] == 2
+
+        wait_until(closed, "both bodies closed")
+        assert sorted(map(str, get(server.port, "/notes").json())) == ["GeneratorExit", "['timeout', True]"]
