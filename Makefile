@@ -74,6 +74,16 @@ test-python: check-test $(VENV)/.installed $(VENV)/.test ## Run the Python tests
 test-pythons: ## Build and test on every CPython that can be had, some from a newer Debian
 	tools/test-pythons
 
+STRESS_SECONDS ?= 60
+.PHONY: stress
+stress: $(VENV)/.installed $(VENV)/.test ## Random walks for STRESS_SECONDS (60), then 100,000 requests of each kind for leaks
+	STRESS_SECONDS=$(STRESS_SECONDS) $(VENV)/bin/python -m pytest -s tests/python/test_stress.py
+	LEAK_REQUESTS=100000 $(VENV)/bin/python -m pytest -s tests/python/test_leaks.py --timeout 1800
+
+.PHONY: bench-switch
+bench-switch: $(VENV)/.installed $(VENV)/.test ## What a switch costs from Python, beside greenlet's
+	$(VENV)/bin/python benches/switch.py
+
 .PHONY: venv
 venv:
 	@echo $(VENV)

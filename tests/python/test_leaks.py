@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import pytest
@@ -9,7 +10,7 @@ from routes import ROUTES
 from wire import Client
 
 WARM_UP = 2_000
-REQUESTS = 20_000
+REQUESTS = int(os.environ.get("LEAK_REQUESTS", "20000"))
 BATCH = 100
 RSS_KIB_MAX = 1024
 # Coroutines that were made after the warm-up keep a few objects each; a request that leaks is far above.
@@ -18,7 +19,7 @@ OBJECTS_MAX = 500
 LEAKS = (
     ROUTES
     + """
-import contextvars, gc, threading
+import contextvars, gc, os, threading
 
 variable = contextvars.ContextVar("variable", default=None)
 local = threading.local()
@@ -130,7 +131,8 @@ def do_stats(c, environ):
         gc.collect()
     with open("/proc/self/status") as status:
         rss = next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
-    return json.dumps([len(gc.get_objects()), rss, len(sys._current_frames())])
+    descriptors = len(os.listdir("/proc/self/fd"))
+    return json.dumps([len(gc.get_objects()), rss, descriptors])
 """
 )
 
@@ -178,9 +180,10 @@ def test_requests_leave_nothing_behind(
             stats.get("/finish")
 
     def growth() -> tuple[int, int]:
-        objects, rss, _ = stats.get("/stats").json()
+        objects, rss, descriptors = stats.get("/stats").json()
         run(requests)
-        objects_after, rss_after, _ = stats.get("/stats").json()
+        objects_after, rss_after, descriptors_after = stats.get("/stats").json()
+        assert descriptors_after == descriptors
         return objects_after - objects, rss_after - rss
 
     run(WARM_UP * 4 if threads else WARM_UP)

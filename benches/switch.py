@@ -1,0 +1,184 @@
+"""What a switch costs from Python, beside greenlet's: run it with the interpreter to measure (make bench-switch).
+
+`suspend+resume`: of a thousand parked requests each is resumed, runs, and suspends again; the time of one. greenlet
+does the same with as many greenlets: a switch there and one back. `start+finish`: a task that does nothing, spawned
+and joined in batches, against a greenlet made and run. `parked`: what a spawned task parked three frames deep adds to
+the process, against a greenlet. The best of several runs; clocks are noisy, ratios less so.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import platform
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from meinheld import server
+from meinheld.middleware import CONTINUATION_KEY, ContinuationMiddleware
+
+CROWD = 1_000
+ROUNDS = 200
+PARKED = 5_000
+RUNS = 5
+
+members: list[Any] = []
+leader: list[Any] = []
+results: dict[str, float] = {}
+
+
+def best(name: str, run: Callable[[], float]) -> None:
+    results[name] = min(run() for _ in range(RUNS))
+
+
+def rss_bytes() -> int:
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def follow(c: Any) -> None:
+    members.append(c)
+    suspend = c.suspend
+    last = len(members) == CROWD
+    while True:
+        if suspend():
+            return
+        if last:
+            leader[0].resume()
+
+
+def lead(c: Any) -> None:
+    leader.append(c)
+    best("suspend+resume", lambda: round_trips(c))
+    best("start+finish", spawn_and_join)
+    results["parked"] = parked_bytes()
+    for member in members:
+        member.resume(True)
+
+
+def round_trips(c: Any) -> float:
+    resumes = [member.resume for member in members]
+    begin = time.perf_counter()
+    for _ in range(ROUNDS):
+        for resume in resumes:
+            resume(False)
+        c.suspend()
+    return (time.perf_counter() - begin) / ROUNDS / CROWD * 1e9
+
+
+def nothing() -> None:
+    pass
+
+
+def spawn_and_join() -> float:
+    begin = time.perf_counter()
+    for _ in range(20):
+        for _ in range(CROWD - 1):
+            server.spawn(nothing)
+        server.spawn(nothing).join()
+    return (time.perf_counter() - begin) / 20 / CROWD * 1e9
+
+
+def three_deep(wait: Callable[[], Any]) -> Any:
+    def two() -> Any:
+        def one() -> Any:
+            return wait()
+
+        return one()
+
+    return two()
+
+
+def parked_bytes() -> float:
+    before = rss_bytes()
+    tasks = [server.spawn(three_deep, (lambda: server.sleep(60),)) for _ in range(PARKED)]
+    server.sleep(0.2)
+    used = rss_bytes() - before
+    for task in tasks:
+        task.kill()
+    server.sleep(0.2)
+    return used / PARKED
+
+
+@ContinuationMiddleware
+def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    c = environ[CONTINUATION_KEY]
+    if environ["PATH_INFO"] == "/lead":
+        lead(c)
+    else:
+        follow(c)
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"done"]
+
+
+def measure(port: int) -> None:
+    paths = ["/follow"] * CROWD + ["/lead"]
+    connections = [http.client.HTTPConnection("127.0.0.1", port, timeout=60) for _ in paths]
+    for connection, path in zip(connections, paths, strict=True):
+        if path == "/lead":
+            while len(members) < CROWD:
+                time.sleep(0.01)
+        connection.request("GET", path)
+    for connection in connections:
+        assert connection.getresponse().read() == b"done"
+    server.stop(1)
+
+
+def measure_greenlet() -> dict[str, float]:
+    """The same with greenlet, in the manner of gevent: each switches to its hub."""
+    import greenlet
+
+    hub = greenlet.getcurrent()
+
+    def wait() -> None:
+        while True:
+            hub.switch()
+
+    def round_trips() -> float:
+        begin = time.perf_counter()
+        for _ in range(ROUNDS):
+            for switch in switches:
+                switch()
+        return (time.perf_counter() - begin) / ROUNDS / CROWD * 1e9
+
+    def start_and_finish() -> float:
+        begin = time.perf_counter()
+        for _ in range(20 * CROWD):
+            greenlet.greenlet(nothing).switch()
+        return (time.perf_counter() - begin) / 20 / CROWD * 1e9
+
+    crowd = [greenlet.greenlet(wait) for _ in range(CROWD)]
+    switches = [each.switch for each in crowd]
+    for switch in switches:
+        switch()
+    figures = {
+        "suspend+resume": min(round_trips() for _ in range(RUNS)),
+        "start+finish": min(start_and_finish() for _ in range(RUNS)),
+    }
+    before = rss_bytes()
+    parked = [greenlet.greenlet(three_deep) for _ in range(PARKED)]
+    for each in parked:
+        each.switch(hub.switch)
+    figures["parked"] = (rss_bytes() - before) / PARKED
+    return figures
+
+
+def main() -> None:
+    server.listen(("127.0.0.1", 0))
+    client = threading.Thread(target=measure, args=(server.addresses()[0][1],))
+    client.start()
+    server.run(app)
+    client.join()
+    try:
+        greenlets = measure_greenlet()
+    except ImportError:
+        greenlets = {}
+    for name, figure in results.items():
+        unit, scale = ("KiB", 1024) if name == "parked" else ("ns", 1)
+        beside = f"; greenlet {greenlets[name] / scale:.1f} {unit}" if greenlets else ""
+        print(f"CPython {platform.python_version()}  {name}: {figure / scale:.1f} {unit}{beside}")
+
+
+main()

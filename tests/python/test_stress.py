@@ -1,0 +1,355 @@
+"""Requests walk random trees of calls that suspend, while all that an interpreter can be told is told to it.
+
+Each pause hands out a token of its own and must be woken with it; each walk then finds its context variable, its
+thread-local and its handled exception as it left them. STRESS_SECONDS makes the run longer, and STRESS_SEED
+repeats one.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable
+
+import pytest
+from routes import ROUTES
+from wire import Client
+
+SECONDS = float(os.environ.get("STRESS_SECONDS", "2"))
+SEED = int(os.environ.get("STRESS_SEED", random.randrange(1 << 30)))
+CLIENTS = 40
+
+WALKS = (
+    ROUTES
+    + r'''
+import asyncio, cProfile, contextlib, contextvars, ctypes, faulthandler, functools, gc, importlib.abc
+import importlib.util, os, random, signal, sqlite3, subprocess, threading, tracemalloc, weakref
+from meinheld.middleware import CLIENT_KEY
+
+variable = contextvars.ContextVar("variable")
+local = threading.local()
+waiting, errors = [], []
+signals = 0
+server.set_keepalive(60)
+
+class Thrown(Exception):
+    pass
+
+class Walk:
+    """One request's way through the tree."""
+
+    def __init__(self, environ, seed):
+        self.client, self.random = environ[CLIENT_KEY], random.Random(seed)
+        self.pauses = 0
+
+    def pause(self):
+        """Wait for the token that is handed out here, and nothing else."""
+        token, name = object(), object()
+        context = variable.set(name)
+        before, exception, kept = getattr(local, "value", None), sys.exc_info()[1], sys.getrefcount
+        local.value = name
+        c = self.client.continuation()
+        waiting.append((c, token))
+        try:
+            got = c.suspend(30)
+        except Thrown as error:
+            got = error.args[0]
+        if got is not token or local.value is not name or variable.get() is not name:
+            errors.append(f"a pause found {got!r} {local.value!r} {variable.get()!r}")
+        if sys.exc_info()[1] is not exception:
+            errors.append(f"a pause handles {sys.exc_info()[1]!r} instead of {exception!r}")
+        variable.reset(context)
+        local.value = before
+        self.pauses += 1
+        return 1
+
+    def down(self, depth):
+        if depth == 0 or self.random.random() < 0.1:
+            return self.pause()
+        return sum(self.shape()(self, depth - 1) for _ in range(self.random.choice((1, 1, 2))))
+
+    def shape(self):
+        return self.random.choice(SHAPES)
+
+def plain(walk, depth):
+    return walk.down(depth)
+
+def generator(walk, depth):
+    def pieces():
+        yield walk.down(depth)
+        yield walk.pause()
+    def outer():
+        yield from pieces()
+    return sum(outer())
+
+def context_manager(walk, depth):
+    count = 0
+    @contextlib.contextmanager
+    def manager():
+        nonlocal count
+        count += walk.pause()
+        try:
+            yield
+        finally:
+            count += walk.pause()
+    with manager():
+        count += walk.down(depth)
+    return count
+
+def try_finally(walk, depth):
+    count = 0
+    try:
+        try:
+            count += walk.down(depth)
+            raise KeyError(walk)
+        finally:
+            count += walk.pause()
+    except KeyError as error:
+        count += walk.pause()
+        assert error.args == (walk,)
+    return count
+
+def asynchronous(walk, depth):
+    async def inner():
+        await asyncio.sleep(0)
+        return walk.pause() + walk.pause()
+    async def outer():
+        return sum(await asyncio.gather(inner(), inner()))
+    try:
+        return asyncio.run(outer())
+    except RuntimeError as error:  # inside another shape's event loop
+        if "running event loop" not in str(error):
+            raise
+        return 0
+
+def sorted_key(walk, depth):
+    return sum(sorted([0, 1], key=lambda _: walk.pause())) - 1 + 2
+
+def reduced(walk, depth):
+    return functools.reduce(lambda total, _: total + walk.down(depth), range(2), 0)
+
+def ctypes_callback(walk, depth):
+    c = walk.client.continuation()
+    def call():
+        try:
+            c.suspend(1)
+        except server.ContinuationError:
+            return 7
+        return 0
+    if ctypes.CFUNCTYPE(ctypes.c_int)(call)() != 7:
+        errors.append("a C callback suspended")
+    return walk.down(depth)
+
+def sqlite_callback(walk, depth):
+    database = sqlite3.connect(":memory:")
+    count = []
+    database.create_function("f", 0, lambda: count.append(walk.pause()) or 1)
+    try:
+        database.execute("select f()").fetchone()
+    except sqlite3.OperationalError:
+        # It refused to suspend there; the token is nobody's.
+        pass
+    finally:
+        database.close()
+    return sum(count)
+
+class Importer(importlib.abc.Loader):
+    def __init__(self, walk, depth):
+        self.walk, self.depth = walk, depth
+    def create_module(self, spec):
+        return None
+    def exec_module(self, module):
+        module.count = self.walk.down(self.depth)
+
+def imported(walk, depth):
+    spec = importlib.util.spec_from_loader("stress_module", Importer(walk, depth))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.count
+
+def finalizer(walk, depth):
+    count = []
+    class Finalized:
+        def __del__(self):
+            count.append(walk.pause())
+    Finalized()
+    return sum(count)
+
+def weakref_callback(walk, depth):
+    count = []
+    class Referenced: pass
+    target = Referenced()
+    reference = weakref.ref(target, lambda _: count.append(walk.pause()))
+    del target
+    return sum(count)
+
+def executed(walk, depth):
+    names = {"walk": walk, "depth": depth}
+    exec("class Body:\n    count = walk.down(depth)\ncount = Body.count", names)
+    return names["count"]
+
+def deep(walk, depth):
+    def down(levels):
+        return down(levels - 1) if levels else walk.down(depth)
+    return down(100)
+
+def in_greenlet(walk, depth):
+    # Inside a child greenlet a request cannot suspend; its code runs all the same.
+    if greenlet_spawn is None:
+        return walk.down(depth)
+    async def work():
+        return await greenlet_spawn(lambda: await_only(asyncio.sleep(0, 5)))
+    coroutine = work()
+    try:
+        while True:
+            coroutine.send(None)
+    except StopIteration as stop:
+        if stop.value != 5:
+            errors.append("a greenlet lost its value")
+    return walk.down(depth)
+
+try:
+    from sqlalchemy.util import await_only, greenlet_spawn
+except ImportError:
+    greenlet_spawn = None
+
+SHAPES = [plain, generator, context_manager, try_finally, asynchronous, sorted_key, reduced, ctypes_callback,
+    sqlite_callback, imported, finalizer, weakref_callback, executed, deep, in_greenlet]
+
+# What is told to the interpreter meanwhile.
+
+def ignore(*_):
+    return None
+
+def traces(*_):
+    return traces
+
+def toggle_monitoring():
+    monitoring = getattr(sys, "monitoring", None)
+    if monitoring is None:
+        return
+    if monitoring.get_tool(3) is None:
+        monitoring.use_tool_id(3, "stress")
+        monitoring.register_callback(3, monitoring.events.PY_START, ignore)
+        monitoring.set_events(3, monitoring.events.PY_START)
+    else:
+        monitoring.set_events(3, 0)
+        monitoring.free_tool_id(3)
+
+def toggle_tracemalloc():
+    tracemalloc.stop() if tracemalloc.is_tracing() else tracemalloc.start(3)
+
+def profile():
+    profiler = cProfile.Profile()
+    try:
+        profiler.runcall(sum, [1, 2])
+    except ValueError:
+        pass  # another one is active
+
+def fork():
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+
+def program():
+    subprocess.run(["true"], preexec_fn=ignore)
+
+def dump():
+    with open(os.devnull, "w") as nowhere:
+        faulthandler.dump_traceback(nowhere, all_threads=True)
+
+def count_signal(*_):
+    global signals
+    signals += 1
+
+signal.signal(signal.SIGUSR1, count_signal)
+
+DISTURBANCES = [lambda: gc.set_threshold(random.choice((1, 2, 10, 700))), lambda: sys.settrace(traces),
+    lambda: sys.settrace(None), lambda: sys.setprofile(ignore), lambda: sys.setprofile(None), toggle_monitoring,
+    toggle_tracemalloc, profile, dump, gc.collect, lambda: os.kill(os.getpid(), signal.SIGUSR1),
+    lambda: sys.setrecursionlimit(random.choice((900, 1000, 3000)))]
+SELDOM = [fork, program]
+
+def disturb(randomness):
+    randomness.choice(SELDOM if randomness.random() < 0.01 else DISTURBANCES)()
+
+def wake_some(randomness):
+    """Resume, or throw into, some that wait, in any order."""
+    for _ in range(min(len(waiting), 20)):
+        try:
+            c, token = waiting.pop(randomness.randrange(len(waiting)))
+        except (IndexError, ValueError):
+            return
+        try:
+            c.throw(Thrown(token)) if randomness.random() < 0.3 else c.resume(token)
+        except server.ContinuationError as error:
+            # Between its entry in the list and its suspend, or refused to suspend.
+            if "ended" not in str(error) and len(waiting) < 1000 and error_is_early(c):
+                waiting.append((c, token))
+
+early = {}
+
+def error_is_early(c):
+    early[id(c)] = early.get(id(c), 0) + 1
+    return early[id(c)] < 100
+
+def wake_from_here():
+    randomness = random.Random(1)
+    while True:
+        wake_some(randomness)
+        disturb(randomness)
+        server.sleep(0.0005)
+
+def spin():
+    # A thread that is always busy, and one reason for the GIL to change hands.
+    while True:
+        sum(range(1000))
+        threading.Event().wait(0.0002)
+
+def do_begin(c, environ):
+    if not begun:
+        begun.append(server.spawn(wake_from_here))
+        threading.Thread(target=spin, daemon=True).start()
+    return "begun"
+
+begun = []
+
+def do_walk(c, environ, seed):
+    walk = Walk(environ, int(seed))
+    count = walk.down(4)
+    return f"{walk.pauses}"
+
+def do_errors(c, environ):
+    sys.settrace(None)
+    sys.setprofile(None)
+    return json.dumps(errors)
+'''
+)
+
+
+@pytest.mark.timeout(60 + 3 * SECONDS)
+def test_random_walks_while_everything_changes(serve: Callable) -> None:
+    print(f"STRESS_SEED={SEED}")
+    server = serve(WALKS)
+    server.expects_traceback = True
+    seeds = random.Random(SEED)
+    clients = [Client(server.port, seconds=40) for _ in range(CLIENTS)]
+    control = Client(server.port, seconds=40)
+    assert control.get("/begin").text == "begun"
+    pauses = 0
+    end = time.monotonic() + SECONDS
+    while pauses == 0 or time.monotonic() < end:
+        for client in clients:
+            client.send("/walk", seed=seeds.randrange(1 << 30))
+        for client in clients:
+            response = client.response()
+            assert response.status == 200, server.output()[-5000:]
+            pauses += int(response.text)
+    print(f"{pauses} pauses")
+    assert control.get("/errors").json() == []
+    for client in clients:
+        client.finish()
+    control.finish()
+    assert "Fatal" not in server.output() and "SystemError" not in server.output(), server.output()[-5000:]
