@@ -27,6 +27,7 @@ pub(crate) fn bind_tcp(address: SocketAddr, backlog: i32) -> io::Result<OwnedFd>
     let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     let socket = open(family)?;
     set_option(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+    send_at_once(&socket)?;
     if address.is_ipv6() {
         set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
     }
@@ -52,6 +53,9 @@ pub(crate) fn inherit(fd: RawFd) -> io::Result<Inherited> {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "the socket is not listening"));
     }
     let address = local_address(socket.as_raw_fd())?;
+    if let Address::Ip(_) = address {
+        send_at_once(&socket)?;
+    }
     let status = syscall!(fcntl(socket.as_raw_fd(), libc::F_GETFL))?;
     syscall!(fcntl(socket.as_raw_fd(), libc::F_SETFL, status | libc::O_NONBLOCK))?;
     Ok(Inherited { socket, address })
@@ -83,12 +87,7 @@ pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Address)>
     let fd = syscall!(accept4(listener.as_raw_fd(), raw.as_mut_ptr(), &raw mut raw.length, flags))?;
     // SAFETY: the descriptor was just made, and nobody else owns it.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-    let address = raw.to_address();
-    if let Address::Ip(_) = address {
-        // A response may take several writes; none of them is to wait for the client's ACK.
-        set_option(&socket, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
-    }
-    Ok((socket, address))
+    Ok((socket, raw.to_address()))
 }
 
 /// Receives into `buffer`; zero is the end of the input.
@@ -156,6 +155,12 @@ fn listen_on(socket: &OwnedFd, address: &RawAddress, backlog: i32) -> io::Result
     syscall!(bind(socket.as_raw_fd(), address.as_ptr(), address.length))?;
     syscall!(listen(socket.as_raw_fd(), backlog))?;
     Ok(())
+}
+
+/// A response may take several writes, and none of them is to wait for the client's ACK. Connections
+/// have this of their listener (tcp(7)), so that it is one call and not one for each.
+fn send_at_once(listener: &OwnedFd) -> io::Result<()> {
+    set_option(listener, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)
 }
 
 fn set_option(
@@ -294,6 +299,18 @@ mod tests {
         let path = Path::new("/tmp/x.sock");
         let raw = RawAddress::from_path(path).unwrap();
         assert_eq!(raw.to_address(), Address::Unix(path.into()));
+    }
+
+    #[test]
+    fn a_connection_sends_at_once_as_its_listener_does() {
+        let listener = bind_tcp(SocketAddr::from(([127, 0, 0, 1], 0)), 1).unwrap();
+        let Address::Ip(address) = local_address(listener.as_raw_fd()).unwrap() else {
+            panic!("it is a TCP socket");
+        };
+        let _client = std::net::TcpStream::connect(address).unwrap();
+        let (connection, _) = accept(std::os::fd::AsFd::as_fd(&listener)).unwrap();
+        let set = int_option(connection.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY);
+        assert_eq!(set.unwrap(), 1);
     }
 
     #[test]
