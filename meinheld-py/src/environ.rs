@@ -251,6 +251,12 @@ impl Shown {
     }
 }
 
+/// Whether the environ has one key for these two header names, as [`Environs::key`] makes it.
+pub(crate) fn have_one_key(name: &str, other: &str) -> bool {
+    let in_key = |byte: u8| if byte == b'-' { b'_' } else { byte.to_ascii_uppercase() };
+    name.len() == other.len() && name.bytes().map(in_key).eq(other.bytes().map(in_key))
+}
+
 fn add_header(
     environ: &Bound<'_, PyDict>,
     key: &Bound<'_, PyString>,

@@ -16,6 +16,7 @@ use meinheld_core::http::{Framing, Head};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
+use crate::environ::have_one_key;
 use crate::text::latin_1;
 
 /// How many connections are remembered.
@@ -109,7 +110,8 @@ impl Template {
         let mut headers: Vec<Header> = Vec::with_capacity(head.headers().len());
         for (position, (name, value)) in head.headers().enumerate() {
             let key = key_at(position, name);
-            if headers.iter().any(|known| known.key.is(&key)) {
+            // Not by identity: the keys of names that are not kept are made anew each time.
+            if head.headers().take(position).any(|(earlier, _)| have_one_key(earlier, name)) {
                 return Ok(None);
             }
             headers.push(Header { key: key.unbind(), value: value.to_vec() });
@@ -119,6 +121,8 @@ impl Template {
         Ok(Some(Template { environ, method, target, headers }))
     }
 
+    /// Whether the head has the same keys in the same order. Two objects may be one key whose name is
+    /// not kept, and then the environ is built anew; one object is one key always.
     fn has<'py>(
         &self,
         head: &Head<'_>,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from lab import Lab, running_lab
@@ -10,6 +11,7 @@ from lab import Lab, running_lab
 #: It shows its environ, and then spoils what it can reach of it.
 SOURCE = """
 import json
+from pathlib import Path
 def app(environ, start_response):
     shown = {key: value for key, value in environ.items() if type(value) is str}
     for key in list(environ):
@@ -90,3 +92,37 @@ def test_a_chunked_body_has_its_own_length(lab: Lab) -> None:
             wire.send(head + chunk + b"0\r\n\r\n")
             environ = json.loads(wire.response().body)
             assert environ["CONTENT_LENGTH"] == str(len(body))
+
+
+#: Each has two headers of one key, in spellings that no other test uses: (the lines, the key, the joined value).
+REPEATED = [
+    ("X-Forwarded-foR: {}\r\nX-Forwarded-foR: {}\r\n", "HTTP_X_FORWARDED_FOR", "{},{}"),
+    ("X-Unseen: {}\r\nx-uNSEEN: {}\r\n", "HTTP_X_UNSEEN", "{},{}"),
+    ("X-Seen: {}\r\nx-sEEN: {}\r\n", "HTTP_X_SEEN", "{},{}"),
+    ("x-sEeN: {}\r\nX-Seen: {}\r\n", "HTTP_X_SEEN", "{},{}"),
+    ("cOOkie: {}\r\ncOOkie: {}\r\n", "HTTP_COOKIE", "{}; {}"),
+    ("Cookie: {}\r\ncOoKie: {}\r\n", "HTTP_COOKIE", "{}; {}"),
+]
+
+#: The first header's value and the second's, request by request.
+VALUES = [("1", "2"), ("1", "2"), ("1", "2"), ("3", "2"), ("4", "5")]
+
+
+def test_repeated_headers_are_joined_when_no_more_names_are_kept(tmp_path: Path) -> None:
+    """A client that sent very many header names changes nothing for the others."""
+    with running_lab(tmp_path) as lab:
+        name = lab.define(SOURCE)
+        with lab.connect() as flood:
+            flood.send(request(name, "GET", "/", "X-Seen: 1\r\nCookie: 1\r\n"))
+            flood.response()
+            for i in range(14):
+                names = "".join(f"N{i}-{j}: 1\r\n" for j in range(50))
+                flood.send(request(name, "GET", "/", names))
+                assert json.loads(flood.response().body)[f"HTTP_N{i}_49"] == "1"
+        for lines, key, joined in REPEATED:
+            with lab.connect() as wire:
+                shown = []
+                for values in VALUES:
+                    wire.send(request(name, "GET", "/", lines.format(*values)))
+                    shown.append(json.loads(wire.response().body)[key])
+            assert shown == [joined.format(*values) for values in VALUES], lines
