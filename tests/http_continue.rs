@@ -42,6 +42,24 @@ fn a_chunked_body_is_asked_for_at_once() {
 }
 
 #[test]
+fn it_is_asked_for_behind_the_answers_to_earlier_requests() {
+    let server = serve(Config::default(), echo);
+    for expecting in [
+        CHUNKED,
+        "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 16\r\n\r\n",
+    ] {
+        let mut client = server.connect();
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(3) + expecting);
+        for _ in 0..3 {
+            assert_eq!(client.response().status, 200);
+        }
+        assert_eq!(client.head().0, 100);
+        client.send("6\r\nhello!\r\n0\r\n\r\n");
+        assert_eq!(client.response().status, 200);
+    }
+}
+
+#[test]
 fn a_body_that_comes_with_its_head_is_not_asked_for() {
     let server = serve(Config::default(), echo);
     let mut client = server.connect();

@@ -9,6 +9,39 @@ use support::{echo, serve};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
+/// To close a connection with unread input would reset it, and what is on its way would be lost (RFC
+/// 9112 section 9.6).
+#[test]
+fn what_was_sent_before_a_handler_failed_arrives() {
+    const SENT: usize = 100_000;
+    let server = serve(Config::default(), |request: Request, exchange: &mut Exchange| {
+        if request.path == b"/" {
+            return echo(request, exchange);
+        }
+        let length: (&[u8], &[u8]) = (b"Content-Length", b"100000");
+        exchange.begin(200, b"OK", [length]).unwrap();
+        if request.path == b"/whole" {
+            exchange.write_last(&[b'x'; SENT]).unwrap();
+            panic!("after the response");
+        }
+        exchange.write(&[b'x'; SENT / 2]).unwrap();
+        panic!("in the middle of the response");
+    });
+    for (path, bytes) in [("/half", SENT / 2), ("/whole", SENT)] {
+        let told = server.reports.lock().unwrap().len();
+        let mut client = server.connect();
+        client.send(format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 70000\r\n\r\n"));
+        client.send(vec![b'y'; 70_000]);
+        while server.reports.lock().unwrap().len() == told {
+            std::thread::yield_now();
+        }
+        // The loop has gone on, and done with the connection what it would.
+        assert_eq!(server.connect().get("/").status, 200);
+        assert_eq!(client.head().0, 200);
+        assert_eq!(client.rest().len(), bytes, "{path}");
+    }
+}
+
 #[test]
 fn a_panic_is_a_500_and_the_server_lives() {
     let server =

@@ -47,6 +47,23 @@ fn an_idle_server_stops_at_once() {
 }
 
 #[test]
+fn a_head_that_does_not_go_on_keeps_no_server_from_stopping() {
+    let config = Config {
+        head_timeout: Duration::from_secs(3600),
+        linger_timeout: SHORT,
+        ..Config::default()
+    };
+    let server = serve(config, echo);
+    let mut stalled = server.connect();
+    stalled.send("GET / HTTP/1.1\r\nHo");
+    server.connect().get("/");
+    server.handle.stop(None);
+    assert_eq!(stalled.head().0, 408);
+    drop(stalled);
+    assert_eq!(server.join(), Stopped::default());
+}
+
+#[test]
 fn requests_in_flight_finish_and_say_that_they_are_the_last() {
     let (server, continuations) = suspending();
     let mut client = server.connect();

@@ -241,6 +241,11 @@ impl Connections {
         self.ids_of(|_| true)
     }
 
+    /// Those of which a part of a head has come.
+    pub(crate) fn partial_ids(&self) -> Vec<ConnectionId> {
+        self.ids_of(|connection| connection.is_waiting() && !connection.input.is_empty())
+    }
+
     pub(crate) fn idle_ids(&self) -> Vec<ConnectionId> {
         self.ids_of(Connection::is_idle)
     }

@@ -7,7 +7,6 @@ use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io::{self, Seek, Write};
-use std::os::fd::RawFd;
 use std::rc::Rc;
 
 use meinheld_coro::Scheduler;
@@ -27,7 +26,7 @@ use crate::seldom::Seldom;
 use crate::serve::Incoming;
 use crate::service::{Report, Service};
 use crate::shared::Shared;
-use crate::sys::{self, Event};
+use crate::sys::Event;
 
 /// How many steps one connection may take in a row before the others have their turn.
 const STEPS_MAX: usize = 16;
@@ -377,26 +376,21 @@ impl<S: Service> Driver<S> {
         expectation: Expectation,
     ) {
         let input = self.shared.buffers.borrow_mut().shrink(input);
-        let fd = self.shared.with(id, |connection| {
+        self.shared.with(id, |connection| {
             connection.phase = Phase::Collecting(collection);
             connection.input = input;
             connection.scanned = 0;
-            connection.fd()
         });
         self.shared.arm_in(id, self.shared.config.body_timeout);
-        if let (Some(fd), Expectation::Waiting) = (fd, expectation) {
-            self.ask_for_body(id, fd);
+        if expectation == Expectation::Waiting {
+            self.ask_for_body(id);
         }
     }
 
-    /// Sends the interim response, of 25 bytes. A client that has left no room for it need not be
-    /// asked (RFC 9110 section 10.1.1); a part of it would break what follows.
-    fn ask_for_body(&self, id: ConnectionId, fd: RawFd) {
-        let whole = match sys::send(fd, CONTINUE) {
-            Ok(count) => count == CONTINUE.len(),
-            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
-        };
-        if !whole {
+    /// Sends the interim response (RFC 9110 section 10.1.1), behind the answers to earlier requests.
+    fn ask_for_body(&self, id: ConnectionId) {
+        self.shared.with(id, |connection| connection.held.extend_from_slice(CONTINUE));
+        if self.shared.flush(id).is_err() {
             self.close(id, CloseReason::SocketError);
         }
     }

@@ -7,7 +7,7 @@
 //!   response        Unbegun ──begin──▶ Begun ──first write──▶ Body ──end──▶ Ended
 //!                      │  ▲___begin again___│                   │             ▲
 //!                      └──────────── end: a 500 ────────────────┼─────────────┘
-//!                                                 any failed send ──▶ Broken
+//!                                                 any failed send ──▶ Broken; a failed application ──▶ CutOff
 //!                   Unbegun ──upgrade──▶ Upgraded                (the bytes are no HTTP any more)
 //! ```
 //!
@@ -65,6 +65,8 @@ enum Response {
     Body(BodyPlan),
     Ended(KeepAlive),
     Upgraded(Rc<Traffic>),
+    /// The application has failed midway.
+    CutOff,
     Broken,
 }
 
@@ -292,7 +294,9 @@ impl Exchange {
             Response::Unbegun => self.fail(500),
             Response::Begun(_) => self.write_last(b""),
             Response::Body(_) => self.send_end(),
-            Response::Ended(_) | Response::Upgraded(_) | Response::Broken => Ok(()),
+            Response::Ended(_) | Response::Upgraded(_) | Response::CutOff | Response::Broken => {
+                Ok(())
+            }
         }
     }
 
@@ -313,7 +317,7 @@ impl Exchange {
     }
 
     /// Answers with the server's own error response if nothing has been sent, and closes the
-    /// connection in any case.
+    /// connection unless a whole response has been. The client can tell a response that is cut off.
     ///
     /// # Errors
     /// As [`write`](Self::write).
@@ -323,10 +327,12 @@ impl Exchange {
         }
         match self.state.response {
             Response::Unbegun | Response::Begun(_) => {}
-            // What has been sent of another protocol is nothing to add to.
-            Response::Upgraded(_) => return Ok(()),
-            _ => {
-                self.state.response = Response::Broken;
+            // What has been sent of another protocol is nothing to add to, nor is a whole response.
+            Response::Upgraded(_) | Response::Ended(_) | Response::Broken | Response::CutOff => {
+                return Ok(());
+            }
+            Response::Body(_) => {
+                self.state.response = Response::CutOff;
                 return Ok(());
             }
         }
@@ -362,7 +368,9 @@ impl Exchange {
                 plan.encoding == BodyEncoding::None
                     || self.state.mismatch == Some(LengthMismatch::Excess)
             }
-            Response::Ended(_) | Response::Upgraded(_) | Response::Broken => true,
+            Response::Ended(_) | Response::Upgraded(_) | Response::CutOff | Response::Broken => {
+                true
+            }
         }
     }
 
@@ -399,6 +407,7 @@ impl Exchange {
             Response::Ended(keep_alive) => *keep_alive,
             // What the peer has not read yet must not be destroyed (RFC 9112 section 9.6).
             Response::Upgraded(traffic) if !traffic.is_cut() => return Conclusion::Linger,
+            Response::CutOff => return Conclusion::Linger,
             _ => return Conclusion::Broken,
         };
         let unread = match self.state.body {

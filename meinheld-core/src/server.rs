@@ -418,7 +418,18 @@ impl<S: Service> Server<S> {
                 timeout if timeout.is_zero() || grace == Some(Duration::ZERO) => self.close_idle(),
                 timeout => self.hurry_idle(timeout),
             }
+            self.hurry_heads();
             self.tell_upgraded();
+        }
+    }
+
+    /// Gives the heads that have come in part little time: they are no requests yet, and a client that
+    /// does not go on must not keep the server from stopping.
+    fn hurry_heads(&self) {
+        let shared = &self.driver.shared;
+        let partial = shared.connections.borrow().partial_ids();
+        for id in partial {
+            shared.arm_within(id, shared.config.linger_timeout);
         }
     }
 

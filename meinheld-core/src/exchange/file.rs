@@ -77,7 +77,7 @@ impl Exchange {
         let sent = self.send_file_bytes(file, offset, bytes)?;
         if sent < bytes {
             self.state.mismatch = Some(LengthMismatch::Shortage(bytes - sent));
-            self.state.response = Response::Broken;
+            self.state.response = Response::CutOff;
             return Ok(sent);
         }
         self.send_raw(CHUNK_END)?;

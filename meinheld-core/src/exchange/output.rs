@@ -26,8 +26,9 @@ const COPY_BYTES_MAX: usize = 8 * 1024;
 /// No more than this is held before it is sent.
 const HELD_BYTES_MAX: usize = 32 * 1024;
 
-/// Pieces that follow each other faster than this may go out together. An application that computes
-/// or blocks for longer in between has each of its pieces sent at once.
+/// Pieces that follow each other faster than this may go out together: a piece that comes later than
+/// that after the one before it is sent at once. What is held goes out before the request waits and
+/// before the loop goes on, but not while the application computes or blocks the thread.
 const HOLD_GAP: Duration = Duration::from_micros(500);
 
 /// A piece of a body, encoded.
@@ -180,7 +181,7 @@ impl Exchange {
                 let message = "no response has been begun";
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
             }
-            Response::Broken => return Err(io::ErrorKind::BrokenPipe.into()),
+            Response::CutOff | Response::Broken => return Err(io::ErrorKind::BrokenPipe.into()),
             Response::Upgraded(_) => {
                 let message = "the connection has been upgraded to another protocol";
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
