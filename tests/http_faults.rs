@@ -21,10 +21,10 @@ fn what_was_sent_before_a_handler_failed_arrives() {
         let length: (&[u8], &[u8]) = (b"Content-Length", b"100000");
         exchange.begin(200, b"OK", [length]).unwrap();
         if request.path == b"/whole" {
-            exchange.write_last(&[b'x'; SENT]).unwrap();
+            exchange.write_last(&vec![b'x'; SENT]).unwrap();
             panic!("after the response");
         }
-        exchange.write(&[b'x'; SENT / 2]).unwrap();
+        exchange.write(&vec![b'x'; SENT / 2]).unwrap();
         panic!("in the middle of the response");
     });
     for (path, bytes) in [("/half", SENT / 2), ("/whole", SENT)] {

@@ -6,6 +6,7 @@ mod support;
 
 use std::net::TcpListener;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
 
 use meinheld_core::{Address, Config, Exchange, Listener, Request};
 use support::{Client, serve, serve_on};
@@ -34,6 +35,8 @@ fn a_unix_socket_is_served_and_its_file_removed() {
     std::fs::create_dir_all(&folder).unwrap();
     let path = folder.join("server.sock");
     let listener = Listener::unix(&path, 16).unwrap();
+    let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o777, "a proxy of another user can connect");
     let server = serve_on(Config::default(), vec![listener], tell_peer);
     let mut client = Client::unix(&path);
     assert_eq!(client.get("/").text(), "a unix socket");

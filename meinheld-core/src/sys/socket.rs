@@ -1,10 +1,12 @@
 //! Sockets: listening, accepting, receiving, sending. All of them non-blocking, close-on-exec.
 
+use std::fs::Permissions;
 use std::io;
 use std::mem::{self, MaybeUninit};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::syscall;
@@ -35,10 +37,14 @@ pub(crate) fn bind_tcp(address: SocketAddr, backlog: i32) -> io::Result<OwnedFd>
     Ok(socket)
 }
 
-/// Opens a listening unix socket; its file must not exist.
+/// Opens a listening unix socket; its file must not exist, and every user may connect to it: who may
+/// reach it is the directory's business, and not that of this process's umask.
 pub(crate) fn bind_unix(path: &Path, backlog: i32) -> io::Result<OwnedFd> {
     let socket = open(libc::AF_UNIX)?;
-    listen_on(&socket, &RawAddress::from_path(path)?, backlog)?;
+    let address = RawAddress::from_path(path)?;
+    syscall!(bind(socket.as_raw_fd(), address.as_ptr(), address.length))?;
+    std::fs::set_permissions(path, Permissions::from_mode(0o777))?;
+    syscall!(listen(socket.as_raw_fd(), backlog))?;
     Ok(socket)
 }
 
