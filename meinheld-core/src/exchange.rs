@@ -57,6 +57,10 @@ struct State {
     muted: bool,
     /// When a piece was written last that others may follow soon.
     written: Option<Instant>,
+    /// The turns in which the socket was read and written last. Apart, so that the first send, with
+    /// which earlier responses may go out, does not give way.
+    received_in: Option<Instant>,
+    sent_in: Option<Instant>,
 }
 
 enum Response {
@@ -139,6 +143,8 @@ impl Exchange {
             mismatch: None,
             muted: false,
             written: None,
+            received_in: None,
+            sent_in: None,
         };
         Exchange { state: Box::new(state) }
     }

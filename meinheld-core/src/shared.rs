@@ -18,6 +18,9 @@ use crate::http::{RequestKind, ServerFields, error_response};
 use crate::input::{Buffers, Input, Outputs};
 use crate::sys::{self, Epoll, Interest};
 
+/// Once a turn has lasted this long, a request that goes on using its socket lets the others go on first.
+const TURN_TIME_MAX: Duration = Duration::from_millis(2);
+
 /// The server's state but for its application and its scheduler.
 pub(crate) struct Shared {
     pub(crate) config: Config,
@@ -109,6 +112,25 @@ impl Shared {
             Interrupt::TimedOut => io::Error::from(io::ErrorKind::TimedOut),
             other => io::Error::other(other),
         })
+    }
+
+    /// Yields if the turn is old and the request has used its socket in it: otherwise a client that
+    /// keeps up would have the loop for itself. To be called before the socket is used; `last` is the
+    /// turn in which that was done last. The first use in a turn never gives way, so that the request gets on
+    /// whatever the others do.
+    pub(crate) fn give_way(&self, id: ConnectionId, last: &mut Option<Instant>) -> io::Result<()> {
+        let turn = self.now.get();
+        if last.replace(turn) != Some(turn) || turn.elapsed() < TURN_TIME_MAX {
+            return Ok(());
+        }
+        self.flush(id)?;
+        let yielded = meinheld_coro::yield_now();
+        *last = Some(self.now.get());
+        match yielded {
+            // Where nobody may park, going on is all that is left.
+            Ok(()) | Err(Interrupt::Refused(_)) => Ok(()),
+            Err(interrupt) => Err(io::Error::other(interrupt)),
+        }
     }
 
     /// Prepares a connection whose request is to wait: what it holds is sent, epoll watches it from now

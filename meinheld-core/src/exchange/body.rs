@@ -7,7 +7,7 @@ use std::io::{self, Read, Seek};
 use meinheld_coro::Interrupt;
 use tempfile::SpooledTempFile;
 
-use super::Exchange;
+use super::{Exchange, State};
 use crate::descriptors::Readiness;
 use crate::http::CONTINUE;
 use crate::sys;
@@ -103,6 +103,8 @@ impl Exchange {
             None => return Err(io::ErrorKind::NotConnected.into()),
         }
         self.ask_for_body()?;
+        let State { client, received_in, .. } = &mut *self.state;
+        client.shared.give_way(client.id, received_in)?;
         loop {
             match sys::receive(self.fd()?, buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

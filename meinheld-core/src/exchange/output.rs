@@ -15,7 +15,7 @@ use std::num::NonZeroUsize;
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
-use super::{Exchange, LengthMismatch, RequestBody, Response};
+use super::{Exchange, LengthMismatch, RequestBody, Response, State};
 use crate::descriptors::Readiness;
 use crate::http::{BodyEncoding, CHUNK_END, ChunkHeader, KeepAlive};
 use crate::sys;
@@ -250,14 +250,20 @@ impl Exchange {
         self.state.client.fd().ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
-    /// Calls `send` until the socket takes something, waiting in between. A failure breaks the
-    /// response.
+    /// Calls `send` until the socket takes something, waiting in between, and before if others are to
+    /// go on. A failure breaks the response.
     pub(super) fn retry<N>(
         &mut self,
         mut send: impl FnMut(RawFd) -> io::Result<N>,
     ) -> io::Result<N> {
+        let State { client, sent_in, .. } = &mut *self.state;
+        let mut waited = client.shared.give_way(client.id, sent_in);
         loop {
-            let waited = match self.fd().and_then(&mut send) {
+            if let Err(error) = waited {
+                self.state.response = Response::Broken;
+                return Err(error);
+            }
+            waited = match self.fd().and_then(&mut send) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     let client = &self.state.client;
@@ -267,10 +273,6 @@ impl Exchange {
                 Err(error) => Err(error),
                 Ok(count) => return Ok(count),
             };
-            if let Err(error) = waited {
-                self.state.response = Response::Broken;
-                return Err(error);
-            }
         }
     }
 }
