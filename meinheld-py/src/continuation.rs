@@ -261,7 +261,7 @@ impl PyClient {
     /// takes that back.
     fn set_closed(&self, closed: &Bound<'_, PyAny>) -> PyResult<()> {
         let closed = closed.is_truthy()?;
-        lane_of(&self.lane)?.work(|exchange| exchange.mute(closed))
+        lane_of(&self.lane)?.mute(closed)
     }
 
     /// Whether the client is still there.

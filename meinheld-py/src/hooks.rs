@@ -109,7 +109,11 @@ fn watch(beat: Option<Beat>, interval: Duration) {
 }
 
 fn method_of(logger: &Bound<'_, PyAny>, name: &str) -> PyResult<Py<PyAny>> {
-    let method = logger.getattr(name)?;
+    let Some(method) = logger.getattr_opt(name)? else {
+        let kind = logger.get_type().name()?;
+        let message = format!("a logger must have a method {name}, or be None; {kind} has none");
+        return Err(PyTypeError::new_err(message));
+    };
     if method.is_callable() {
         return Ok(method.unbind());
     }

@@ -28,6 +28,8 @@ struct Slot {
     ended: Cell<bool>,
     /// Whether the connection's bytes are no HTTP any more.
     upgraded: Cell<bool>,
+    /// Whether no response is due: it has been upgraded, or muted.
+    answered: Cell<bool>,
 }
 
 /// A lane inside a Python object.
@@ -36,8 +38,8 @@ pub(crate) type SharedLane = ThreadBound<Lane>;
 impl Lane {
     /// A lane whose request has not begun.
     pub(crate) fn new() -> Lane {
-        let (ended, upgraded) = (Cell::new(false), Cell::new(false));
-        Lane { slot: Rc::new(Slot { exchange: Cell::new(None), ended, upgraded }) }
+        let (ended, upgraded, answered) = (Cell::new(false), Cell::new(false), Cell::new(false));
+        Lane { slot: Rc::new(Slot { exchange: Cell::new(None), ended, upgraded, answered }) }
     }
 
     /// Begins: the exchange can be used from now on.
@@ -54,11 +56,19 @@ impl Lane {
     /// Notes that the exchange has been upgraded, so that no response is due.
     pub(crate) fn mark_upgraded(&self) {
         self.slot.upgraded.set(true);
+        self.slot.answered.set(true);
     }
 
-    /// Whether the exchange has been upgraded.
-    pub(crate) fn is_upgraded(&self) -> bool {
-        self.slot.upgraded.get()
+    /// Mutes the exchange, since the application answers by other means; or takes that back.
+    pub(crate) fn mute(&self, muted: bool) -> PyResult<()> {
+        self.work(|exchange| exchange.mute(muted))?;
+        self.slot.answered.set(muted || self.slot.upgraded.get());
+        Ok(())
+    }
+
+    /// Whether no response is due: the application has answered in another protocol, or by other means.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.slot.answered.get()
     }
 
     /// Calls `work` with the exchange, which does not wait in it.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use meinheld_core::{
     Address, Config, Handle, Listener, Server, SignalPipe, raise_descriptor_limit,
 };
-use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyInt, PyList, PyString, PyTuple};
 
@@ -131,9 +131,17 @@ fn listen_on(address: &Bound<'_, PyAny>, backlog: i32) -> PyResult<Vec<Listener>
         let path: PathBuf = path_of(address)?;
         Listener::unix(&path, backlog).map(|listener| vec![listener])
     } else {
-        return Err(not_a(address, "address", "a (host, port) tuple or a unix path"));
+        return Err(no_address(address));
     };
     listened.map_err(|error| from_listen(&error))
+}
+
+/// Says what is wrong with what was to be an address.
+fn no_address(found: &Bound<'_, PyAny>) -> PyErr {
+    if let Ok((_, port)) = found.extract::<(String, Bound<'_, PyInt>)>() {
+        return PyValueError::new_err(format!("port is {port} and must be 0 to 65535"));
+    }
+    not_a(found, "address", "a (host, port) tuple or a unix path")
 }
 
 fn path_of(address: &Bound<'_, PyAny>) -> PyResult<PathBuf> {

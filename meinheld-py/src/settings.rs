@@ -20,21 +20,25 @@ const STACK_SIZES: RangeInclusive<usize> = 256 << 10..=1 << 30;
 /// connection after its response.
 #[pyfunction]
 pub(crate) fn set_keepalive(seconds: &Bound<'_, PyAny>) -> PyResult<()> {
-    let timeout = Duration::from_secs(count(seconds, "keepalive")?);
+    let timeout = duration(seconds, "keepalive")?;
     with_config(|config| config.keep_alive_timeout = timeout);
     Ok(())
 }
 
-/// For how many seconds an idle connection is kept.
+/// For how many seconds an idle connection is kept: an int if they are whole, as it was of old.
 #[pyfunction]
-pub(crate) fn get_keepalive() -> u64 {
-    with_config(|config| config.keep_alive_timeout.as_secs())
+pub(crate) fn get_keepalive(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    let timeout = with_config(|config| config.keep_alive_timeout);
+    if timeout.subsec_nanos() == 0 {
+        return Ok(timeout.as_secs().into_pyobject(py)?.into_any());
+    }
+    Ok(timeout.as_secs_f64().into_pyobject(py)?.into_any())
 }
 
 /// Sets how many bytes the stack of each request has; only what is used of it costs memory.
 #[pyfunction]
 pub(crate) fn set_stack_size(bytes: &Bound<'_, PyAny>) -> PyResult<()> {
-    let size = count(bytes, "stack_size")?;
+    let size = index(bytes, "stack_size", 0, u64::MAX)?;
     let fitting = usize::try_from(size).ok().filter(|size| STACK_SIZES.contains(size));
     let Some(size) = fitting else {
         let (least, most) = (STACK_SIZES.start(), STACK_SIZES.end());
@@ -54,7 +58,7 @@ pub(crate) fn get_stack_size() -> usize {
 /// Sets how many connections may wait to be accepted, on listeners made from now on.
 #[pyfunction]
 pub(crate) fn set_backlog(connections: &Bound<'_, PyAny>) -> PyResult<()> {
-    let backlog = count(connections, "backlog")?;
+    let backlog = from_one(connections, "backlog")?;
     // The kernel clips it to net.core.somaxconn in any case.
     let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
     with_config(|config| config.backlog = backlog);
@@ -70,7 +74,7 @@ pub(crate) fn get_backlog() -> i32 {
 /// Sets how many bytes a request's body may have; more is answered 413.
 #[pyfunction]
 pub(crate) fn set_max_content_length(bytes: &Bound<'_, PyAny>) -> PyResult<()> {
-    let bytes = count(bytes, "max_content_length")?;
+    let bytes = from_one(bytes, "max_content_length")?;
     with_config(|config| config.body.body_bytes_max = bytes);
     Ok(())
 }
@@ -84,7 +88,7 @@ pub(crate) fn get_max_content_length() -> u64 {
 /// Sets how many bytes of a collected body are kept in memory; more goes to a temporary file.
 #[pyfunction]
 pub(crate) fn set_client_body_buffer_size(bytes: &Bound<'_, PyAny>) -> PyResult<()> {
-    let bytes = count(bytes, "client_body_buffer_size")?;
+    let bytes = from_one(bytes, "client_body_buffer_size")?;
     let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
     with_config(|config| config.body_memory_bytes_max = bytes);
     Ok(())
@@ -100,7 +104,7 @@ pub(crate) fn get_client_body_buffer_size() -> usize {
 /// the size of a table.
 #[pyfunction]
 pub(crate) fn set_picoev_max_fd(connections: &Bound<'_, PyAny>) -> PyResult<()> {
-    let connections = index(connections, "picoev_max_fd", 1, u64::MAX)?;
+    let connections = from_one(connections, "picoev_max_fd")?;
     let connections = usize::try_from(connections).unwrap_or(usize::MAX);
     with_config(|config| config.connections_max = connections);
     Ok(())
@@ -118,7 +122,7 @@ pub(crate) fn get_picoev_max_fd() -> PyResult<u64> {
 /// processes share a listener, few leave more for those that are idle.
 #[pyfunction]
 pub(crate) fn set_accepts_max(connections: &Bound<'_, PyAny>) -> PyResult<()> {
-    let connections = index(connections, "accepts_max", 1, u64::MAX)?;
+    let connections = from_one(connections, "accepts_max")?;
     let connections = usize::try_from(connections).unwrap_or(usize::MAX);
     with_config(|config| config.accepts_max = connections);
     Ok(())
@@ -258,9 +262,9 @@ pub(crate) fn get_underscore_headers() -> bool {
     with_config(|config| config.head.underscore_headers == UnderscoreHeaders::Keep)
 }
 
-/// A whole number from zero on.
-fn count(value: &Bound<'_, PyAny>, name: &str) -> PyResult<u64> {
-    index(value, name, 0, u64::MAX)
+/// A whole number from one on.
+fn from_one(value: &Bound<'_, PyAny>, name: &str) -> PyResult<u64> {
+    index(value, name, 1, u64::MAX)
 }
 
 /// A whole number from one on that a limit of the head can be.

@@ -303,8 +303,8 @@ impl<'py> Call<'_, 'py> {
     }
 
     fn send(&self, body: &Bound<'py, PyAny>) -> PyResult<()> {
-        if self.lane.is_upgraded() {
-            // What was to be said has been said in the other protocol.
+        if self.lane.is_answered() {
+            // What was to be said has been said, in another protocol or on the descriptor itself.
             return Ok(());
         }
         if let Ok(wrapper) = body.cast::<FileWrapper>() {
@@ -322,6 +322,9 @@ impl<'py> Call<'_, 'py> {
         for piece in body.try_iter().map_err(|error| iteration_error(body, error))? {
             leave_if_child(self.py, piece.as_ref().err());
             let piece = piece?;
+            if self.lane.is_answered() {
+                return Ok(());
+            }
             let bytes = body_bytes(&piece)?.as_bytes();
             if !bytes.is_empty() {
                 self.check_started()?;
@@ -359,7 +362,7 @@ impl<'py> Call<'_, 'py> {
     }
 
     fn check_started(&self) -> PyResult<()> {
-        if self.started.get() {
+        if self.started.get() || self.lane.is_answered() {
             return Ok(());
         }
         let message = "the application returned a body without having called start_response";

@@ -106,7 +106,8 @@ def test_pyramid_example(start: Start, tmp_path: Path) -> None:
         ("port = x", "port = x is not a port"),
         ("bind = nonsense", "not an address"),
         ("keepalife = 5", "did you mean keepalive?"),
-        ("keepalive = -1", "keepalive is -1"),
+        ("keepalive = -0.5", "keepalive is -0.5"),
+        ("backlog = 0", "backlog is 0"),
         ("send_timeout = soon", "send_timeout = soon"),
     ],
 )

@@ -166,7 +166,7 @@ def test_what_is_no_logger_is_refused(tmp_path: Path) -> None:
         access = error = 5
     server.set_access_logger(Log())
     for setter in [server.set_access_logger, server.set_error_logger]:
-        raises(AttributeError, setter, 5)
+        assert "or be None; int has none" in str(raises(TypeError, setter, 5))
         assert "callable" in str(raises(TypeError, setter, Odd()))
         raises(TypeError, setter)
     asking("/")
@@ -329,6 +329,55 @@ def test_set_closed_leaves_the_answer_to_the_application(tmp_path: Path) -> None
     assert output_of(tmp_path, program).count("Traceback") == 1
 
 
+def test_set_closed_needs_no_start_response(tmp_path: Path) -> None:
+    """What is returned then is closed, and no matter; but an exception is one."""
+    program = """
+    import logging
+    logging.basicConfig(level=logging.DEBUG)
+    closed = []
+    class Body:
+        def __iter__(self):
+            return iter([""])
+        def close(self):
+            closed.append(self)
+    def pieces(client, *rest):
+        client.set_closed(1)
+        yield from rest
+    bodies = {
+        "/list": lambda client: client.set_closed(1) or [],
+        "/str": lambda client: client.set_closed(1) or [""],
+        "/bytes": lambda client: client.set_closed(1) or [b"lost"],
+        "/body": lambda client: client.set_closed(1) or Body(),
+        "/none": lambda client: client.set_closed(1),
+        "/late": lambda client: pieces(client),
+        "/later": lambda client: pieces(client, ""),
+        "/raise": lambda client: client.set_closed(1) or 1 / 0,
+        "/back": lambda client: client.set_closed(1) or client.set_closed(0) or [],
+    }
+    def app(environ, start_response):
+        client = environ["meinheld.client"]
+        with socket.fromfd(client.get_fd(), socket.AF_INET, socket.SOCK_STREAM) as mine:
+            mine.sendall(b"my own words")
+        return bodies[environ["PATH_INFO"]](client)
+    server.listen(("127.0.0.1", 0))
+    address = server.addresses()[0]
+    def work():
+        for path in bodies:
+            with socket.create_connection(address, 5) as client:
+                client.sendall(f"GET {path} HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n".encode())
+                answer = b""
+                while data := client.recv(1000):
+                    answer += data
+                assert (answer == b"my own words") == (path != "/back"), (path, answer)
+    serve_app(work)
+    assert len(closed) == 1
+    """
+    output = output_of(tmp_path, program)
+    assert output.count("ERROR:meinheld.error:") == 2, output
+    assert "GET /raise raised" in output
+    assert "GET /back raised" in output
+
+
 def test_set_closed_can_be_taken_back(tmp_path: Path) -> None:
     """And means nothing once the request has ended."""
     program = """
@@ -417,6 +466,17 @@ def test_mlogging_logs_with_one_import(tmp_path: Path) -> None:
     ]
     assert re.search(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \[\d+\] \[ERROR\] Traceback", output, re.MULTILINE)
     assert output.count("RuntimeError: the reason") == 1
+
+
+def test_mlogging_is_in_the_package(tmp_path: Path) -> None:
+    """From when it is asked for; until then no logger is set. What is not there is missed as ever."""
+    program = """
+    import meinheld
+    assert "meinheld.mlogging" not in sys.modules
+    assert meinheld.mlogging is sys.modules["meinheld.mlogging"]
+    assert not hasattr(meinheld, "nothing")
+    """
+    run(tmp_path, program)
 
 
 def test_mlogging_format(tmp_path: Path) -> None:

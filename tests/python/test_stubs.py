@@ -32,6 +32,7 @@ def app(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable
 
 
 server.set_keepalive(10)
+server.set_keepalive(2.5)
 limit: int = server.get_max_content_length()
 server.listen(("0.0.0.0", 8000))
 server.listen([("::", 0), "/run/a.sock", b"/run/b.sock"])

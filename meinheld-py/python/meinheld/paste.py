@@ -28,7 +28,6 @@ COUNTS = (
     "accepts_max",
     "backlog",
     "client_body_buffer_size",
-    "keepalive",
     "max_content_length",
     "max_head_bytes",
     "max_header_bytes",
@@ -36,7 +35,14 @@ COUNTS = (
     "max_target_bytes",
     "picoev_max_fd",
 )
-SECONDS = ("body_timeout", "graceful_timeout", "head_timeout", "send_timeout", "stop_idle_timeout")
+SECONDS = (
+    "body_timeout",
+    "graceful_timeout",
+    "head_timeout",
+    "keepalive",
+    "send_timeout",
+    "stop_idle_timeout",
+)
 
 
 def main(

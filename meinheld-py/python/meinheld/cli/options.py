@@ -156,7 +156,7 @@ def add_network(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--client-max-body",
         metavar="BYTES",
-        type=whole_number(0),
+        type=whole_number(1),
         help="the largest request body that is accepted",
     )
     group.add_argument(
