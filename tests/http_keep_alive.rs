@@ -127,3 +127,20 @@ fn a_client_that_has_ended_its_side_is_still_answered() {
     client.expect_end();
     server.settle_empty();
 }
+
+#[test]
+fn a_line_end_behind_the_last_body_resets_no_connection() {
+    let (sent, line_end_sent) = std::sync::mpsc::channel();
+    let server = serve(Config::default(), move |request, exchange| {
+        line_end_sent.recv().unwrap();
+        echo(request, exchange);
+    });
+    let mut client = server.connect();
+    client
+        .send("POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello");
+    client.send("\r\n");
+    sent.send(()).unwrap();
+    assert_eq!(client.response().text(), "hello");
+    client.expect_end();
+    server.settle_empty();
+}

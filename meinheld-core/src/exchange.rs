@@ -425,6 +425,10 @@ impl Exchange {
             KeepAlive::Keep => Conclusion::Keep { unread },
             KeepAlive::Close if unread > 0 => Conclusion::Linger,
             KeepAlive::Close if self.state.facts.keep_alive == KeepAlive::Keep => Conclusion::Leave,
+            // Clients of old send a line end behind a body (RFC 9112 section 2.2).
+            KeepAlive::Close if matches!(self.state.body, RequestBody::Collected { .. }) => {
+                Conclusion::Leave
+            }
             KeepAlive::Close => Conclusion::Close,
         }
     }
