@@ -557,7 +557,7 @@ impl Collection {
     /// The body, to be read from its start.
     fn into_body(mut self) -> RequestBody {
         match self.spool.rewind() {
-            Ok(()) => RequestBody::Collected { spool: self.spool, bytes: self.bytes },
+            Ok(()) => RequestBody::Collected { spool: Box::new(self.spool), bytes: self.bytes },
             Err(_) => RequestBody::Broken,
         }
     }

@@ -81,6 +81,12 @@ impl<S: Service> Driver<S> {
             self.service.report(&Report::Panicked { peer: &peer });
             let _ = exchange.fail(500);
         }
+        self.end(id, exchange);
+    }
+
+    /// Ends the exchange of a request that has been answered, or has failed.
+    #[inline(never)]
+    fn end(&self, id: ConnectionId, mut exchange: Exchange) {
         // The request may have taken long, and what follows is timed from now on.
         self.shared.now.set(Instant::now());
         // A failure breaks the exchange, and `conclude` tells so.
@@ -95,7 +101,8 @@ impl<S: Service> Driver<S> {
     }
 
     /// Has the service take what it needs of the head, and returns the rest of the input to the
-    /// connection.
+    /// connection. Not inlined: its frame is gone when the request waits.
+    #[inline(never)]
     fn accept(
         &self,
         id: ConnectionId,

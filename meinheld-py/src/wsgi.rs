@@ -131,10 +131,7 @@ impl Service for Wsgi {
         let answered = answered.unwrap_or_else(|panic| resume_unwind(panic));
         self.finish(&environ, answered, exchange);
         if let Some(access) = access {
-            let (status, bytes) = (exchange.status(), exchange.body_bytes_sent());
-            if let Some(exit) = self.logs().access(&environ, &access, status, bytes) {
-                self.failures.end_server(exit);
-            }
+            self.log_access(&environ, &access, exchange);
         }
     }
 
@@ -186,7 +183,21 @@ impl Wsgi {
         }
     }
 
+    #[inline(never)]
+    fn log_access(
+        &self,
+        environ: &Bound<'_, PyDict>,
+        access: &AccessRecord,
+        exchange: &mut Exchange,
+    ) {
+        let (status, bytes) = (exchange.status(), exchange.body_bytes_sent());
+        if let Some(exit) = self.logs().access(environ, access, status, bytes) {
+            self.failures.end_server(exit);
+        }
+    }
+
     /// Ends the exchange as the call's outcome demands.
+    #[inline(never)]
     fn finish(&self, environ: &Bound<'_, PyDict>, answered: PyResult<()>, exchange: &mut Exchange) {
         let failed = match answered {
             Ok(()) => exchange.end().map_err(from_io),
@@ -257,8 +268,24 @@ fn request_line(environ: &Bound<'_, PyDict>) -> String {
     format!("{} {}", item("REQUEST_METHOD"), item("RAW_URI")).escape_debug().to_string()
 }
 
+/// What is done before the application is called and after it is not inlined: its frames are not on
+/// the stack of a request that waits.
 impl<'py> Call<'_, 'py> {
     fn answer(&self, environ: &Bound<'py, PyDict>, client: Client, made: &Made) -> PyResult<()> {
+        let (application, start_response) = self.prepare(environ, client, made)?;
+        let body = application.call1((environ, start_response));
+        leave_if_child(self.py, body.as_ref().err());
+        self.answer_with(&body?)
+    }
+
+    /// Completes the environ; the application to call, and its `start_response`.
+    #[inline(never)]
+    fn prepare(
+        &self,
+        environ: &Bound<'py, PyDict>,
+        client: Client,
+        made: &Made,
+    ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, StartResponse>)> {
         let py = self.py;
         environ.set_item(intern!(py, "wsgi.input"), Input::new(self.lane.clone()))?;
         let hints = EarlyHints::new(self.lane.clone());
@@ -270,17 +297,19 @@ impl<'py> Call<'_, 'py> {
         let known_heads = Rc::clone(&self.wsgi.known_heads);
         let started = Rc::clone(&self.started);
         let start_response = StartResponse::new(self.lane.clone(), started, known_heads);
-        let start_response = Bound::new(py, start_response)?;
-        let body = application.call1((environ, start_response));
-        leave_if_child(py, body.as_ref().err());
-        let body = body?;
-        let sent = catch_unwind(AssertUnwindSafe(|| self.send(&body)));
-        let closed = close(&body);
+        Ok((application, Bound::new(py, start_response)?))
+    }
+
+    /// Sends what the application has returned, and closes it.
+    #[inline(never)]
+    fn answer_with(&self, body: &Bound<'py, PyAny>) -> PyResult<()> {
+        let sent = catch_unwind(AssertUnwindSafe(|| self.send(body)));
+        let closed = close(body);
         let sent = sent.unwrap_or_else(|panic| resume_unwind(panic));
         match (sent, closed) {
             (Err(error), Err(closing)) => {
                 let message = "close() of a response that had failed raised an exception, too";
-                self.wsgi.logs().exception(py, message, &closing);
+                self.wsgi.logs().exception(self.py, message, &closing);
                 Err(error)
             }
             (sent, closed) => sent.and(closed),

@@ -23,7 +23,7 @@ pub(crate) enum Expectation {
 #[derive(Debug)]
 pub(crate) enum RequestBody {
     Empty,
-    Collected { spool: SpooledTempFile, bytes: u64 },
+    Collected { spool: Box<SpooledTempFile>, bytes: u64 },
     Streaming { left: u64 },
     Broken,
 }

@@ -55,8 +55,9 @@ pub(crate) const STACK_BYTES: usize = 4 << 20;
 pub(crate) const STACK_BYTES: usize = 1 << 20;
 
 /// The first data-stack chunk: room for the frames of a usual request, so that `CPython` maps no
-/// further one, and half a page more, so that it begins on the page of the first C frames.
-const CHUNK_BYTES: usize = 16 * 4096 + 2048;
+/// further one, and a quarter of a page more, so that it begins on the page of the first C frames. A
+/// request that waits has three times as many bytes of those: 2 to 3 KiB for 150 to 600 bytes.
+const CHUNK_BYTES: usize = 16 * 4096 + 1024;
 
 /// The C side's state of one coroutine, of which only its address is known here.
 #[repr(C)]
