@@ -42,11 +42,12 @@ impl Client {
     /// or now if it has gone already. It takes the place of one that was given before. To be taken
     /// back with [`unwatch`](Self::unwatch) after the wait.
     pub fn watch(&self, ticket: Ticket) {
-        let gone = self.with(|connection| {
+        let found = self.with(|connection| {
             connection.departure = Some(ticket);
-            connection.peer_closed
+            (connection.peer_closed, connection.is_parked())
         });
-        if gone.unwrap_or(true) || self.shared.park_connection(self.id).is_err() {
+        let (gone, parked) = found.unwrap_or((true, false));
+        if gone || (!parked && self.shared.park_connection(self.id).is_err()) {
             ticket.interrupt();
         }
     }

@@ -173,6 +173,11 @@ impl Connection {
         self.readable || !self.input.is_empty()
     }
 
+    /// Whether all has been done that is done before its request waits; see `Shared::park_connection`.
+    pub(crate) fn is_parked(&self) -> bool {
+        self.watched && self.held.is_empty() && self.input.is_small()
+    }
+
     /// Notes who waits; it takes the place of whom it finds.
     pub(crate) fn begin_wait(&mut self, readiness: Readiness, ticket: Ticket) {
         if readiness != Readiness::Writable {

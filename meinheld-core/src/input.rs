@@ -30,6 +30,11 @@ impl Input {
         self.start == self.bytes.len()
     }
 
+    /// Whether it owns no buffer of the pool's.
+    pub(crate) fn is_small(&self) -> bool {
+        self.bytes.capacity() < BUFFER_BYTES
+    }
+
     /// Moves the cursor on by `count`, at most to the end.
     pub(crate) fn consume(&mut self, count: usize) {
         self.start = (self.start + count).min(self.bytes.len());
@@ -67,7 +72,7 @@ pub(crate) struct Buffers {
 impl Buffers {
     /// Exchanges a small input for one with a whole buffer behind it, holding the same bytes.
     pub(crate) fn grow(&mut self, input: Input) -> Input {
-        if input.bytes.capacity() >= BUFFER_BYTES {
+        if !input.is_small() {
             return input;
         }
         let mut bytes = self.spare.pop().unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES));
@@ -77,7 +82,7 @@ impl Buffers {
 
     /// The opposite: takes the buffer back, and leaves the bytes in a vector of their length.
     pub(crate) fn shrink(&mut self, mut input: Input) -> Input {
-        if input.bytes.capacity() < BUFFER_BYTES {
+        if input.is_small() {
             return input;
         }
         let kept = input.unread().to_vec();

@@ -3,11 +3,29 @@
 //! Not here: what the values are.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::fmt;
 use std::mem::{ManuallyDrop, take};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::thread::{self, ThreadId};
+
+/// Names a thread as no other one is or will be. The standard library's own name for it costs two
+/// atomic operations each time.
+type ThreadNumber = u64;
+
+fn thread_number() -> ThreadNumber {
+    thread_local! {
+        static NUMBER: Cell<ThreadNumber> = const { Cell::new(0) };
+    }
+    static LAST: AtomicU64 = AtomicU64::new(0);
+
+    NUMBER.with(|number| {
+        if number.get() == 0 {
+            number.set(LAST.fetch_add(1, Ordering::Relaxed) + 1);
+        }
+        number.get()
+    })
+}
 
 /// A value that only the thread that made it can reach.
 ///
@@ -15,13 +33,13 @@ use std::thread::{self, ThreadId};
 /// waits for its owner to call [`drop_orphans`].
 pub(crate) struct ThreadBound<T: 'static> {
     value: ManuallyDrop<T>,
-    owner: ThreadId,
+    owner: ThreadNumber,
 }
 
 /// A value whose object another thread than its owner has dropped.
 struct Orphan {
     value: Box<dyn Any>,
-    owner: ThreadId,
+    owner: ThreadNumber,
 }
 
 // SAFETY: the value is reached and dropped on the owner's thread only, which `drop_orphans` checks.
@@ -36,7 +54,7 @@ pub(crate) fn drop_orphans() {
     if !ORPHANED.swap(false, Ordering::Acquire) {
         return;
     }
-    let here = thread::current().id();
+    let here = thread_number();
     let mut orphans = ORPHANS.lock().unwrap_or_else(PoisonError::into_inner);
     let (ours, others): (Vec<_>, Vec<_>) =
         take(&mut *orphans).into_iter().partition(|orphan| orphan.owner == here);
@@ -55,12 +73,12 @@ unsafe impl<T> Sync for ThreadBound<T> {}
 
 impl<T> ThreadBound<T> {
     pub(crate) fn new(value: T) -> ThreadBound<T> {
-        ThreadBound { value: ManuallyDrop::new(value), owner: thread::current().id() }
+        ThreadBound { value: ManuallyDrop::new(value), owner: thread_number() }
     }
 
     /// The value, on its own thread.
     pub(crate) fn get(&self) -> Option<&T> {
-        (thread::current().id() == self.owner).then(|| &*self.value)
+        (thread_number() == self.owner).then(|| &*self.value)
     }
 }
 
@@ -68,7 +86,7 @@ impl<T> Drop for ThreadBound<T> {
     fn drop(&mut self) {
         // SAFETY: the value is taken once, here. On another thread than its own it is only moved.
         let value = unsafe { ManuallyDrop::take(&mut self.value) };
-        if thread::current().id() != self.owner {
+        if thread_number() != self.owner {
             let orphan = Orphan { value: Box::new(value), owner: self.owner };
             ORPHANS.lock().unwrap_or_else(PoisonError::into_inner).push(orphan);
             ORPHANED.store(true, Ordering::Release);
