@@ -68,6 +68,11 @@ const UNKNOWN_WORDS: &[(&str, &[&str], &str)] = &[
         ],
         "coro knows no file descriptors: move it to meinheld-core",
     ),
+    (
+        "meinheld-py/",
+        &["new_err"],
+        "without memory for its text this ends the process: use saying() of raising.rs",
+    ),
 ];
 
 /// The dependencies that a crate's manifest must not have.

@@ -1,10 +1,14 @@
 //! A Python call that is made later.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use pyo3::exceptions::PyTypeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
+
+use crate::raising::{Saying, panicked};
 
 /// A function and what it is to be called with.
 pub(crate) struct Call {
@@ -23,15 +27,19 @@ impl Call {
     ) -> PyResult<Call> {
         if !function.is_callable() {
             let kind = function.get_type().name()?;
-            return Err(PyTypeError::new_err(format!("{kind} is not callable")));
+            return Err(PyTypeError::saying(format!("{kind} is not callable")));
         }
         let kwargs = kwargs.map(|kwargs| kwargs.copy().map(Bound::unbind)).transpose()?;
         Ok(Call { function: function.clone().unbind(), args: args.unbind(), kwargs })
     }
 
+    /// # Errors
+    /// What the function raises. A panic is an exception, too: whoever waits for the call's end is to
+    /// hear of it.
     pub(crate) fn make(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let kwargs = self.kwargs.as_ref().map(|kwargs| kwargs.bind(py));
-        self.function.call(py, self.args.bind(py), kwargs)
+        let call = || self.function.call(py, self.args.bind(py), kwargs);
+        catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| Err(panicked(&*panic)))
     }
 
     /// What a log calls it.
@@ -67,7 +75,7 @@ pub(crate) fn positional<'py>(
         return Ok(list.to_tuple());
     }
     let kind = args.get_type().name()?;
-    Err(PyTypeError::new_err(format!("args must be a tuple or a list, not {kind}")))
+    Err(PyTypeError::saying(format!("args must be a tuple or a list, not {kind}")))
 }
 
 /// Keyword arguments that were passed as one: a dict, or none.
@@ -80,7 +88,7 @@ pub(crate) fn keywords<'a, 'py>(
     let Some(kwargs) = kwargs.filter(|kwargs| !kwargs.is_none()) else { return Ok(None) };
     let Ok(dict) = kwargs.cast::<PyDict>() else {
         let kind = kwargs.get_type().name()?;
-        return Err(PyTypeError::new_err(format!("kwargs must be a dict, not {kind}")));
+        return Err(PyTypeError::saying(format!("kwargs must be a dict, not {kind}")));
     };
     Ok(Some(dict))
 }

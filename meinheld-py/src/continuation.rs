@@ -14,13 +14,15 @@ use meinheld_coro::{Continuation, ResumeRefusal};
 use pyo3::exceptions::{PyBaseException, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyTuple, PyType};
+use pyo3::types::{PyBool, PyDict, PyTuple, PyType};
 
 use crate::call::{keywords, positional};
 use crate::errors::{ContinuationError, from_interrupt};
 use crate::fork::is_child;
 use crate::lane::{Lane, SharedLane, lane_of};
+use crate::raising::Saying;
 use crate::seconds::seconds_of;
+use crate::text::Text;
 use crate::thread_bound::ThreadBound;
 use crate::tstate::{Location, location, suspend_refusal};
 
@@ -66,17 +68,17 @@ impl PyContinuation {
         let timeout = timeout.map(duration_of).transpose()?.flatten();
         if is_child() {
             let message = "cannot suspend here: this process was forked by the request";
-            return Err(ContinuationError::new_err(message));
+            return Err(ContinuationError::saying(message));
         }
         if let Some(refusal) = suspend_refusal(py) {
-            return Err(ContinuationError::new_err(refusal.to_string()));
+            return Err(ContinuationError::saying(refusal.to_string()));
         }
         let Some(client) = self.client.get() else {
             let message = "cannot suspend here: this is not the server's thread";
-            return Err(ContinuationError::new_err(message));
+            return Err(ContinuationError::saying(message));
         };
         if self.inner.is_suspended() {
-            return Err(ContinuationError::new_err("already suspended"));
+            return Err(ContinuationError::saying("already suspended"));
         }
         let watched = Cell::new(false);
         let delivered = self.inner.suspend_watched(timeout, |ticket| {
@@ -127,9 +129,9 @@ impl PyContinuation {
         self.client.get().is_some_and(Client::is_connected)
     }
 
-    fn __repr__(&self) -> String {
+    fn __repr__(&self) -> Text<'_> {
         let state = if self.inner.is_suspended() { "suspended" } else { "not suspended" };
-        format!("<meinheld.Continuation of {}, {state}>", self.inner.task())
+        Text(format!("<meinheld.Continuation of {}, {state}>", self.inner.task()).into())
     }
 }
 
@@ -149,7 +151,7 @@ impl PyContinuation {
         let first = resumed.as_ref().map(|location| location.describe(py));
         drop(resumed);
         let first = first.map_or_else(String::new, |first| format!(", first resumed at {first}"));
-        ContinuationError::new_err(match reason {
+        ContinuationError::saying(match reason {
             ResumeRefusal::NotSuspended => format!("not suspended{first}"),
             ResumeRefusal::Closed => format!("its request has ended{first}"),
             _ => format!("already resumed{first}"),
@@ -174,7 +176,7 @@ pub(crate) fn exception_of(exc: &Bound<'_, PyAny>, caller: &str) -> PyResult<Py<
     };
     if !instance.is_instance_of::<PyBaseException>() {
         let message = format!("{caller} needs an exception, an instance or a class");
-        return Err(PyTypeError::new_err(message));
+        return Err(PyTypeError::saying(message));
     }
     Ok(instance.unbind())
 }
@@ -203,8 +205,8 @@ pub(crate) fn duration_of(seconds: &Bound<'_, PyAny>) -> PyResult<Option<Duratio
     if seconds.is_none() {
         return Ok(None);
     }
-    if let Ok(given) = seconds.extract::<bool>() {
-        return Ok(given.then_some(Duration::from_secs(1)));
+    if let Ok(given) = seconds.cast::<PyBool>() {
+        return Ok(given.is_true().then_some(Duration::from_secs(1)));
     }
     Ok(seconds_of(seconds, "timeout")?.filter(|timeout| !timeout.is_zero()))
 }
@@ -244,7 +246,7 @@ impl PyClient {
         let here = here.and_then(|here| Some((here, Continuation::current()?)));
         let Some(((client, made), inner)) = here else {
             let message = "a continuation is made inside a request";
-            return Err(ContinuationError::new_err(message));
+            return Err(ContinuationError::saying(message));
         };
         made.0.borrow_mut().push(inner.clone());
         let client = ThreadBound::new(client.clone());
@@ -294,7 +296,7 @@ pub(crate) fn resume_client(
     kwargs: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<()> {
     let Some(own) = client.get().own.get(py) else {
-        return Err(ContinuationError::new_err("not suspended"));
+        return Err(ContinuationError::saying("not suspended"));
     };
     own.get().resume(py, &positional(py, args)?, keywords(kwargs)?)
 }

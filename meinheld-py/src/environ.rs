@@ -122,6 +122,7 @@ impl Environs {
             self.set_request_line(&template, head)?;
             changing.note_target(head);
         }
+        templates.changed(number);
         template.copy().map(Some)
     }
 

@@ -12,6 +12,7 @@ use pyo3::exceptions::{
 use pyo3::prelude::*;
 
 use crate::gil::attached;
+use crate::raising::{Saying, os_error};
 use crate::tasks::take_killing;
 
 #[expect(non_camel_case_types, reason = "the name is Python's, as that of socket.timeout is")]
@@ -69,18 +70,18 @@ create_exception!(
 /// What ended a wait for something else than the client.
 pub(crate) fn from_interrupt(interrupt: Interrupt) -> PyErr {
     match interrupt {
-        Interrupt::TimedOut => timeout::new_err("timed out: not resumed in time"),
-        Interrupt::Interrupted => ClientDisconnected::new_err("the client has disconnected"),
+        Interrupt::TimedOut => timeout::saying("timed out: not resumed in time"),
+        Interrupt::Interrupted => ClientDisconnected::saying("the client has disconnected"),
         Interrupt::Cancelled => {
-            take_killing(attached()).unwrap_or_else(|| Stopped::new_err("the server is stopping"))
+            take_killing(attached()).unwrap_or_else(|| Stopped::saying("the server is stopping"))
         }
         Interrupt::Refused(refusal) => from_refusal(refusal),
-        other => PyRuntimeError::new_err(other.to_string()),
+        other => PyRuntimeError::saying(other.to_string()),
     }
 }
 
 fn from_refusal(refusal: Refusal) -> PyErr {
-    ContinuationError::new_err(match refusal {
+    ContinuationError::saying(match refusal {
         Refusal::NoTask => "cannot suspend here: this code does not run inside a request",
         Refusal::OtherTask => "cannot suspend here: this continuation belongs to another request",
         Refusal::Forbidden => {
@@ -94,15 +95,15 @@ fn from_refusal(refusal: Refusal) -> PyErr {
 /// What ended an exchange with the client.
 pub(crate) fn from_io(error: io::Error) -> PyErr {
     match error.kind() {
-        io::ErrorKind::TimedOut => timeout::new_err("timed out: the client did not read or send"),
-        io::ErrorKind::UnexpectedEof => ClientDisconnected::new_err(
+        io::ErrorKind::TimedOut => timeout::saying("timed out: the client did not read or send"),
+        io::ErrorKind::UnexpectedEof => ClientDisconnected::saying(
             "the client disconnected before the request body was complete",
         ),
         io::ErrorKind::ConnectionReset
         | io::ErrorKind::ConnectionAborted
         | io::ErrorKind::BrokenPipe
-        | io::ErrorKind::NotConnected => ClientDisconnected::new_err("the client has disconnected"),
-        io::ErrorKind::InvalidInput => PyValueError::new_err(error.to_string()),
+        | io::ErrorKind::NotConnected => ClientDisconnected::saying("the client has disconnected"),
+        io::ErrorKind::InvalidInput => PyValueError::saying(error.to_string()),
         _ => match error.downcast::<Interrupt>() {
             Ok(interrupt) => from_interrupt(interrupt),
             Err(error) => error.into(),
@@ -115,7 +116,7 @@ pub(crate) fn from_system(error: io::Error) -> PyErr {
     let Some(number) = error.raw_os_error() else { return error.into() };
     let text = error.to_string();
     let text = text.strip_suffix(&format!(" (os error {number})")).unwrap_or(&text).to_owned();
-    PyOSError::new_err((number, text))
+    os_error(number, text)
 }
 
 /// Linux's numbers of what a wait for a descriptor may end with.
@@ -135,7 +136,7 @@ pub(crate) fn from_listen(error: &ListenError) -> PyErr {
         _ => None,
     });
     match number {
-        Some(number) => PyOSError::new_err((number, error.to_string())),
-        None => PyOSError::new_err(error.to_string()),
+        Some(number) => os_error(number, error.to_string()),
+        None => PyOSError::saying(error.to_string()),
     }
 }

@@ -9,6 +9,8 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
+use crate::raising::Saying;
+
 /// A file to be sent.
 #[pyclass(frozen, module = "meinheld.server", name = "FileWrapper")]
 pub(crate) struct FileWrapper {
@@ -22,11 +24,11 @@ impl FileWrapper {
     #[pyo3(signature = (filelike, blksize=65_536))]
     fn new(filelike: Bound<'_, PyAny>, blksize: isize) -> PyResult<FileWrapper> {
         if !filelike.hasattr(intern!(filelike.py(), "read"))? {
-            return Err(PyTypeError::new_err("wsgi.file_wrapper needs an object with read()"));
+            return Err(PyTypeError::saying("wsgi.file_wrapper needs an object with read()"));
         }
         let block_bytes = usize::try_from(blksize).ok().filter(|bytes| *bytes > 0);
         let block_bytes =
-            block_bytes.ok_or_else(|| PyValueError::new_err("the block size must be positive"))?;
+            block_bytes.ok_or_else(|| PyValueError::saying("the block size must be positive"))?;
         Ok(FileWrapper { file: filelike.unbind(), block_bytes })
     }
 
@@ -38,10 +40,10 @@ impl FileWrapper {
         let block = self.file.bind(py).call_method1(intern!(py, "read"), (self.block_bytes,))?;
         if block.is_instance_of::<PyString>() {
             let message = "wsgi.file_wrapper needs a file opened in binary mode: read() gave str";
-            return Err(PyTypeError::new_err(message));
+            return Err(PyTypeError::saying(message));
         }
         let is_end = block.cast::<PyBytes>().is_ok_and(|bytes| bytes.as_bytes().is_empty());
-        if is_end { Err(PyStopIteration::new_err(())) } else { Ok(block) }
+        if is_end { Err(PyErr::new::<PyStopIteration, _>(())) } else { Ok(block) }
     }
 
     /// Closes the file, if it can be closed.

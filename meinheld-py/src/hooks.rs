@@ -14,6 +14,7 @@ use pyo3::prelude::*;
 
 use crate::continuation::duration_of;
 use crate::errors::from_system;
+use crate::raising::Saying;
 
 /// How often a watchdog is called if nothing else is said.
 const BEAT_INTERVAL: Duration = Duration::from_secs(1);
@@ -81,7 +82,7 @@ pub(crate) fn set_watchdog(
 ) -> PyResult<()> {
     let interval = interval.map(duration_of).transpose()?.flatten().unwrap_or(BEAT_INTERVAL);
     if watchdog.is_some_and(|watchdog| !watchdog.is_callable()) {
-        return Err(PyTypeError::new_err("watchdog must be callable, or None"));
+        return Err(PyTypeError::saying("watchdog must be callable, or None"));
     }
     let beat = watchdog.map(|watchdog| Beat::Call(Arc::new(watchdog.clone().unbind())));
     watch(beat, interval);
@@ -95,7 +96,7 @@ pub(crate) fn set_watchdog(
 pub(crate) fn set_fastwatchdog(fd: i32, ppid: i64, timeout: &Bound<'_, PyAny>) -> PyResult<()> {
     let grace = duration_of(timeout)?;
     let parent = u32::try_from(ppid)
-        .map_err(|_| PyValueError::new_err(format!("ppid is {ppid} and must be a process id")))?;
+        .map_err(|_| PyValueError::saying(format!("ppid is {ppid} and must be a process id")))?;
     let heart = Heartbeat::new(fd, parent).map_err(from_system)?;
     watch(Some(Beat::Sign(Arc::new(heart), grace)), BEAT_INTERVAL);
     Ok(())
@@ -112,12 +113,12 @@ fn method_of(logger: &Bound<'_, PyAny>, name: &str) -> PyResult<Py<PyAny>> {
     let Some(method) = logger.getattr_opt(name)? else {
         let kind = logger.get_type().name()?;
         let message = format!("a logger must have a method {name}, or be None; {kind} has none");
-        return Err(PyTypeError::new_err(message));
+        return Err(PyTypeError::saying(message));
     };
     if method.is_callable() {
         return Ok(method.unbind());
     }
-    Err(PyTypeError::new_err(format!("the logger's {name} must be callable")))
+    Err(PyTypeError::saying(format!("the logger's {name} must be callable")))
 }
 
 /// Whether a program logs its requests itself.

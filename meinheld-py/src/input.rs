@@ -12,6 +12,8 @@ use pyo3::types::{PyBytes, PyList, PyMemoryView, PySlice};
 
 use crate::errors::from_io;
 use crate::lane::{Lane, SharedLane, lane_of};
+use crate::raising::Saying;
+use crate::text;
 use crate::thread_bound::ThreadBound;
 
 /// How much is read at a time when the application asks for lines, or for everything.
@@ -38,14 +40,17 @@ impl Ahead {
     }
 
     /// Takes up to `count` bytes off the front.
-    fn take<'py>(&mut self, py: Python<'py>, count: usize) -> Bound<'py, PyBytes> {
+    ///
+    /// # Errors
+    /// `MemoryError`; nothing has been taken then.
+    fn take<'py>(&mut self, py: Python<'py>, count: usize) -> PyResult<Bound<'py, PyBytes>> {
         let end = self.bytes.len().min(self.taken.saturating_add(count));
-        let taken = PyBytes::new(py, &self.bytes[self.taken..end]);
+        let taken = text::bytes(py, &self.bytes[self.taken..end])?;
         self.taken = end;
         if self.taken == self.bytes.len() {
             *self = Ahead::default();
         }
-        taken
+        Ok(taken)
     }
 }
 
@@ -69,7 +74,7 @@ impl Input {
                 break;
             }
         }
-        Ok(self.ahead().borrow_mut().take(py, limit))
+        self.ahead().borrow_mut().take(py, limit)
     }
 
     /// Reads until the end of a line, `limit` bytes, or the end of the body.
@@ -90,7 +95,7 @@ impl Input {
                 break read;
             }
         };
-        Ok(self.ahead().borrow_mut().take(py, end.min(limit)))
+        self.ahead().borrow_mut().take(py, end.min(limit))
     }
 
     /// Reads once, towards `limit` bytes in all. What was read before is kept if reading fails.
@@ -157,7 +162,7 @@ impl Input {
         let py = buffer.py();
         let view = PyMemoryView::from(buffer)?;
         if view.getattr(intern!(py, "readonly"))?.is_truthy()? {
-            return Err(PyTypeError::new_err("readinto needs a writable buffer"));
+            return Err(PyTypeError::saying("readinto needs a writable buffer"));
         }
         let size: usize = view.getattr(intern!(py, "nbytes"))?.extract()?;
         if size == 0 {
@@ -182,7 +187,7 @@ impl Input {
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         let line = self.readline(py, None)?;
         if line.as_bytes().is_empty() {
-            return Err(PyStopIteration::new_err(()));
+            return Err(PyErr::new::<PyStopIteration, _>(()));
         }
         Ok(line)
     }

@@ -14,6 +14,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 use crate::gil::attached;
+use crate::raising::Saying;
 use crate::thread_bound::ThreadBound;
 use crate::tstate::suspend_refusal;
 
@@ -89,7 +90,7 @@ impl Lane {
     }
 
     fn refusal(&self) -> PyErr {
-        PyRuntimeError::new_err(if self.slot.ended.get() {
+        PyRuntimeError::saying(if self.slot.ended.get() {
             "the request that this belongs to has ended"
         } else {
             "another coroutine is waiting in this request's input or output"
@@ -100,6 +101,6 @@ impl Lane {
 /// The lane of a Python object, on the server's thread.
 pub(crate) fn lane_of(shared: &SharedLane) -> PyResult<&Lane> {
     shared.get().ok_or_else(|| {
-        PyRuntimeError::new_err("a request's input and output belong to the server's thread")
+        PyRuntimeError::saying("a request's input and output belong to the server's thread")
     })
 }

@@ -26,13 +26,14 @@ mod input;
 mod known_heads;
 mod lane;
 mod log;
+mod raising;
 mod seconds;
 mod server;
 mod settings;
 mod start_response;
 mod tasks;
 mod templates;
-#[allow(unsafe_code)] // str objects made of bytes
+#[allow(unsafe_code)] // str objects made of bytes and text
 mod text;
 #[allow(unsafe_code)] // values that are reached on their own thread only
 mod thread_bound;

@@ -14,10 +14,13 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
 use crate::hooks;
+use crate::text;
 
 /// The two loggers.
 pub(crate) struct Logs {
     error: Py<PyAny>,
+    /// Empty: to be copied, which can fail where making one would panic.
+    keywords: Py<PyDict>,
     access: Option<AccessLog>,
     time: LocalTime,
 }
@@ -59,13 +62,16 @@ impl Logs {
         let enabled = access.call_method1("isEnabledFor", (info,))?.is_truthy()?
             && access.call_method0("hasHandlers")?.is_truthy()?;
         let access = enabled.then(|| AccessLog::new(&access)).transpose()?;
-        Ok(Logs { error, access, time: LocalTime::new(py)? })
+        let keywords = PyDict::new(py).unbind();
+        Ok(Logs { error, keywords, access, time: LocalTime::new(py)? })
     }
 
     /// Logs one line.
     pub(crate) fn error(&self, py: Python<'_>, message: &str) {
         let error = self.error.bind(py);
-        let logged = error.call_method1(intern!(py, "error"), ("%s", message));
+        let logged = text::utf_8(py, message).and_then(|message| {
+            error.call_method1(intern!(py, "error"), (intern!(py, "%s"), message))
+        });
         self.unraisable(py, logged);
     }
 
@@ -77,13 +83,17 @@ impl Logs {
             let exc_info = (raised.get_type(py), value, raised.traceback(py));
             return self.unraisable(py, own.bind(py).call1(exc_info));
         }
-        let keywords = PyDict::new(py);
-        let exc_info = (raised.get_type(py), raised.value(py), raised.traceback(py));
-        let logged = keywords.set_item("exc_info", exc_info).and_then(|()| {
-            let error = self.error.bind(py);
-            error.call_method(intern!(py, "error"), ("%s", message), Some(&keywords))
-        });
+        let logged = self.exception_line(py, message, raised);
         self.unraisable(py, logged);
+    }
+
+    fn exception_line(&self, py: Python<'_>, message: &str, raised: &PyErr) -> PyResult<()> {
+        let keywords = self.keywords.bind(py).copy()?;
+        // It has its traceback as an attribute.
+        keywords.set_item(intern!(py, "exc_info"), raised.clone_ref(py).into_value(py))?;
+        let arguments = (intern!(py, "%s"), text::utf_8(py, message)?);
+        let error = self.error.bind(py);
+        error.call_method(intern!(py, "error"), arguments, Some(&keywords)).map(drop)
     }
 
     /// What the access log will need of a request, if there is one.

@@ -6,6 +6,8 @@ use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyString};
 
+use crate::raising::Saying;
+
 /// Seconds from zero on, as a duration; `None` is more than one can hold, and so without limit.
 ///
 /// # Errors
@@ -31,7 +33,7 @@ pub(crate) fn seconds_of(value: &Bound<'_, PyAny>, name: &str) -> PyResult<Optio
     };
     if seconds < 0.0 || seconds.is_nan() {
         let message = format!("{name} is {seconds} and must be zero or more seconds");
-        return Err(PyValueError::new_err(message));
+        return Err(PyValueError::saying(message));
     }
     // What is too short for the clock is not nothing: that means no limit in some places.
     let least = if seconds > 0.0 { Duration::from_nanos(1) } else { Duration::ZERO };
@@ -40,5 +42,5 @@ pub(crate) fn seconds_of(value: &Bound<'_, PyAny>, name: &str) -> PyResult<Optio
 
 fn not_a_number(value: &Bound<'_, PyAny>, name: &str) -> PyErr {
     let kind = value.get_type().name().map_or_else(|_| "?".to_owned(), |name| name.to_string());
-    PyTypeError::new_err(format!("{name} must be a number of seconds, not {kind}"))
+    PyTypeError::saying(format!("{name} must be a number of seconds, not {kind}"))
 }

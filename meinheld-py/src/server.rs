@@ -23,6 +23,7 @@ use crate::errors::from_listen;
 use crate::fork;
 use crate::hooks;
 use crate::log::Logs;
+use crate::raising::{Saying, panic_text};
 use crate::thread_bound::drop_orphans;
 use crate::tstate::STACK_BYTES;
 use crate::wsgi::Wsgi;
@@ -84,7 +85,7 @@ pub(crate) fn listen(
     socket_fd: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<()> {
     if with_state(|state| !state.listeners.is_empty() || state.running.is_some()) {
-        return Err(PyRuntimeError::new_err(
+        return Err(PyRuntimeError::saying(
             "listen was called before: give it a list of addresses",
         ));
     }
@@ -98,7 +99,7 @@ pub(crate) fn listen(
         listeners.push(Listener::inherit(fd).map_err(|error| from_listen(&error))?);
     }
     if listeners.is_empty() {
-        return Err(PyTypeError::new_err("listen needs an address or a socket_fd"));
+        return Err(PyTypeError::saying("listen needs an address or a socket_fd"));
     }
     with_state(|state| state.listeners = listeners);
     Ok(())
@@ -139,7 +140,7 @@ fn listen_on(address: &Bound<'_, PyAny>, backlog: i32) -> PyResult<Vec<Listener>
 /// Says what is wrong with what was to be an address.
 fn no_address(found: &Bound<'_, PyAny>) -> PyErr {
     if let Ok((_, port)) = found.extract::<(String, Bound<'_, PyInt>)>() {
-        return PyValueError::new_err(format!("port is {port} and must be 0 to 65535"));
+        return PyValueError::saying(format!("port is {port} and must be 0 to 65535"));
     }
     not_a(found, "address", "a (host, port) tuple or a unix path")
 }
@@ -151,7 +152,7 @@ fn path_of(address: &Bound<'_, PyAny>) -> PyResult<PathBuf> {
 
 fn not_a(found: &Bound<'_, PyAny>, what: &str, wanted: &str) -> PyErr {
     let shown = found.repr().map_or_else(|_| "?".to_owned(), |repr| repr.to_string());
-    PyTypeError::new_err(format!("{what} is {shown:.100} and must be {wanted}"))
+    PyTypeError::saying(format!("{what} is {shown:.100} and must be {wanted}"))
 }
 
 /// The addresses that are listened on: (host, port) tuples and unix paths.
@@ -193,10 +194,10 @@ impl Drop for Over {
 fn take_prepared() -> PyResult<(Config, Vec<Listener>)> {
     with_state(|state| {
         if state.running.is_some() {
-            return Err(PyRuntimeError::new_err("the server runs already"));
+            return Err(PyRuntimeError::saying("the server runs already"));
         }
         if state.listeners.is_empty() {
-            return Err(PyRuntimeError::new_err("nothing to serve on: call listen() before run()"));
+            return Err(PyRuntimeError::saying("nothing to serve on: call listen() before run()"));
         }
         Ok((state.config.clone(), std::mem::take(&mut state.listeners)))
     })
@@ -242,8 +243,7 @@ fn serve(py: Python<'_>, app: Py<PyAny>, config: Config, listeners: Vec<Listener
 /// that `except Exception` does not catch. What is suspended is left as it is, as nothing of the
 /// server can be relied on.
 fn fail(py: Python<'_>, logs: &Logs, panic: Box<dyn Any + Send>) -> ! {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+    let text = panic_text(&*panic);
     let message = format!("the server has failed and cannot go on, please report it: {text}");
     logs.error(py, &message.escape_debug().to_string());
     resume_unwind(panic)

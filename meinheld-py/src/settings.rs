@@ -11,6 +11,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyFloat, PyInt};
 
 use crate::continuation::duration_of;
+use crate::raising::Saying;
 use crate::server::with_config;
 
 /// The least has room for the interpreter's own margins; the most is far beyond any use.
@@ -43,7 +44,7 @@ pub(crate) fn set_stack_size(bytes: &Bound<'_, PyAny>) -> PyResult<()> {
     let Some(size) = fitting else {
         let (least, most) = (STACK_SIZES.start(), STACK_SIZES.end());
         let message = format!("stack_size is {size} and must be from {least} to {most} bytes");
-        return Err(PyValueError::new_err(message));
+        return Err(PyValueError::saying(message));
     };
     with_config(|config| config.stack_bytes = size);
     Ok(())
@@ -281,11 +282,11 @@ fn index(value: &Bound<'_, PyAny>, name: &str, least: u64, most: u64) -> PyResul
     let number = value.call_method0("__index__");
     let Some(number) = number.ok().filter(|_| !value.is_instance_of::<PyBool>()) else {
         let kind = value.get_type().name()?;
-        return Err(PyTypeError::new_err(format!("{name} must be an int, not {kind}")));
+        return Err(PyTypeError::saying(format!("{name} must be an int, not {kind}")));
     };
     let found = number.extract::<u64>().ok().filter(|found| (least..=most).contains(found));
     found.ok_or_else(|| {
-        PyValueError::new_err(format!("{name} is {number} and must be from {least} to {most}"))
+        PyValueError::saying(format!("{name} is {number} and must be from {least} to {most}"))
     })
 }
 
@@ -293,7 +294,7 @@ fn index(value: &Bound<'_, PyAny>, name: &str, least: u64, most: u64) -> PyResul
 fn positive(value: &Bound<'_, PyAny>, name: &str) -> PyResult<Duration> {
     let timeout = duration(value, name)?;
     if timeout.is_zero() {
-        return Err(PyValueError::new_err(format!("{name} is 0 and must be more than 0 seconds")));
+        return Err(PyValueError::saying(format!("{name} is 0 and must be more than 0 seconds")));
     }
     Ok(timeout)
 }
@@ -306,13 +307,13 @@ fn duration(value: &Bound<'_, PyAny>, name: &str) -> PyResult<Duration> {
     let is_number = value.is_instance_of::<PyInt>() || value.is_instance_of::<PyFloat>();
     if !is_number || value.is_instance_of::<PyBool>() {
         let kind = value.get_type().name()?;
-        return Err(PyTypeError::new_err(format!("{name} must be a number, not {kind}")));
+        return Err(PyTypeError::saying(format!("{name} must be a number, not {kind}")));
     }
     if value.eq(0)? {
         return Ok(Duration::ZERO);
     }
     let timeout = duration_of(value).map_err(|_| {
-        PyValueError::new_err(format!("{name} is {value} and must be zero or more seconds"))
+        PyValueError::saying(format!("{name} is {value} and must be zero or more seconds"))
     })?;
     Ok(timeout.unwrap_or(Duration::MAX))
 }

@@ -13,6 +13,7 @@ use pyo3::types::{PyBytes, PyString, PyTuple};
 use crate::errors::from_io;
 use crate::known_heads::KnownHeads;
 use crate::lane::{Lane, SharedLane, lane_of};
+use crate::raising::Saying;
 use crate::thread_bound::ThreadBound;
 
 /// The callable that the application is given.
@@ -105,7 +106,7 @@ impl StartResponse {
         }
         if self.called.get().is_some_and(|called| called.get()) {
             let message = "start_response was called a second time without exc_info (PEP 3333)";
-            return Err(PyAssertionError::new_err(message));
+            return Err(PyAssertionError::saying(message));
         }
         Ok(())
     }
@@ -145,7 +146,7 @@ pub(crate) fn body_bytes<'a, 'py>(
         let is_text = data.is_instance_of::<PyString>();
         let hint = if is_text { ": encode it, for example with .encode()" } else { "" };
         let name = kind.name().map_or_else(|_| "?".to_owned(), |name| name.to_string());
-        PyTypeError::new_err(format!("a response body consists of bytes, not {name}{hint}"))
+        PyTypeError::saying(format!("a response body consists of bytes, not {name}{hint}"))
     })
 }
 
@@ -161,17 +162,17 @@ fn begin(
     headers: &[(TextBytes<'_>, TextBytes<'_>)],
 ) -> PyResult<()> {
     let (code, reason) =
-        parse_status(status).map_err(|error| PyValueError::new_err(error.to_string()))?;
+        parse_status(status).map_err(|error| PyValueError::saying(error.to_string()))?;
     let fields = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
     exchange.begin(code, reason, fields).map_err(begin_error)
 }
 
 fn begin_error(error: BeginError) -> PyErr {
     match error {
-        BeginError::HeadSent => PyAssertionError::new_err(
+        BeginError::HeadSent => PyAssertionError::saying(
             "start_response was called after the head of the response had been sent",
         ),
-        BeginError::Invalid(error) => PyValueError::new_err(error.to_string()),
+        BeginError::Invalid(error) => PyValueError::saying(error.to_string()),
     }
 }
 
@@ -214,7 +215,7 @@ fn header_bytes<'a>(pairs: &'a [Pair<'_>]) -> PyResult<Vec<(TextBytes<'a>, TextB
 
 fn not_headers(found: &Bound<'_, PyAny>) -> PyErr {
     let shown = found.repr().map_or_else(|_| "?".to_owned(), |repr| repr.to_string());
-    PyTypeError::new_err(format!(
+    PyTypeError::saying(format!(
         "headers are a list of (name, value) tuples, and this is not one: {shown:.100}"
     ))
 }
@@ -240,7 +241,7 @@ pub(crate) fn text_bytes_of<'a>(
     }
     let Ok(string) = text.cast::<PyString>() else {
         let kind = text.get_type().name()?.to_string();
-        return Err(PyTypeError::new_err(format!("{} must be str, not {kind}", what())));
+        return Err(PyTypeError::saying(format!("{} must be str, not {kind}", what())));
     };
     let utf8 = string.to_str().map_err(|_| beyond_latin_1(string, &what()))?;
     if utf8.is_ascii() {
@@ -252,7 +253,7 @@ pub(crate) fn text_bytes_of<'a>(
 
 fn beyond_latin_1(text: &Bound<'_, PyString>, what: &str) -> PyErr {
     let shown = text.repr().map_or_else(|_| "?".to_owned(), |repr| repr.to_string());
-    PyValueError::new_err(format!(
+    PyValueError::saying(format!(
         "{what} has characters beyond latin-1, which HTTP cannot carry: {shown:.100}"
     ))
 }

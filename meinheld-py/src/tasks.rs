@@ -25,7 +25,9 @@ use crate::failures::{Failures, note_uncaught};
 use crate::fork::{is_child, leave_if_child};
 use crate::gil::attached;
 use crate::inbox::on_loop;
+use crate::raising::Saying;
 use crate::seconds::seconds_of;
+use crate::text::Text;
 
 /// A call that `spawn` has put into a coroutine of its own.
 #[pyclass(frozen, module = "meinheld.server", name = "Task")]
@@ -109,7 +111,7 @@ impl Drop for Job {
     fn drop(&mut self) {
         let Some(task) = self.0.take() else { return };
         Python::attach(|py| {
-            let stopped = Stopped::new_err("the server stopped before this task began");
+            let stopped = Stopped::saying("the server stopped before this task began");
             task.get().end(py, Err(stopped));
         });
     }
@@ -138,7 +140,7 @@ impl PyTask {
         let py = slf.py();
         let exception = match exc.filter(|exc| !exc.is_none()) {
             Some(exc) => exception_of(exc, "kill")?,
-            None => TaskKilled::new_err("the task was killed").into_value(py).into_any(),
+            None => TaskKilled::saying("the task was killed").into_value(py).into_any(),
         };
         let task = slf.get();
         if task.done() {
@@ -181,14 +183,14 @@ impl PyTask {
         }
     }
 
-    fn __repr__(&self) -> String {
+    fn __repr__(&self) -> Text<'_> {
         let phase = match &self.lock().phase {
             Phase::Queued(_) => "queued",
             Phase::Running => "running",
             Phase::Ended(Ok(_)) => "ended",
             Phase::Ended(Err(_)) => "ended with an exception",
         };
-        format!("<meinheld.Task {}, {phase}>", self.name)
+        Text(format!("<meinheld.Task {}, {phase}>", self.name).into())
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -263,14 +265,14 @@ impl PyTask {
     /// Waits for the end, or for nothing, until `deadline`.
     fn wait(&self, py: Python<'_>, deadline: Option<Instant>) -> PyResult<()> {
         if self.is_current() {
-            return Err(ContinuationError::new_err("a task cannot join itself"));
+            return Err(ContinuationError::saying("a task cannot join itself"));
         }
         if may_park(py) {
             return self.wait_parked(deadline);
         }
         if is_child() || Failures::current().is_some() {
             let message = "cannot join here: this would block the server, and so the task";
-            return Err(ContinuationError::new_err(message));
+            return Err(ContinuationError::saying(message));
         }
         let lock = Lock::locked(py)?;
         let waits = self.while_it_lasts(|state| state.threads.push(lock.clone_ref(py)));
@@ -328,5 +330,5 @@ impl PyTask {
 }
 
 fn timed_out() -> PyErr {
-    timeout::new_err("timed out: the task has not ended in time")
+    timeout::saying("timed out: the task has not ended in time")
 }

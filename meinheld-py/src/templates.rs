@@ -78,8 +78,16 @@ impl Templates {
         let same = slot.template.as_ref().is_some_and(|template| template.has(head, key_at));
         if !same {
             slot.template = None;
+            return None;
         }
+        // Nobody's until it has been changed: what ended halfway, without memory, is not to be copied.
+        slot.owner = None;
         slot.template.as_mut()
+    }
+
+    /// What [`changing`](Self::changing) gave follows the head now.
+    pub(crate) fn changed(&mut self, number: u64) {
+        self.slots[index(number)].owner = Some(number);
     }
 
     /// Keeps a copy of an environ that was built anew for this head.

@@ -20,6 +20,7 @@ use crate::fork::leave_if_child;
 use crate::gil::attached;
 use crate::inbox::on_loop;
 use crate::seconds::seconds_of;
+use crate::text::Text;
 
 /// A call that `schedule_call` has put off.
 #[pyclass(frozen, module = "meinheld.server", name = "Timer")]
@@ -81,12 +82,13 @@ impl PyTimer {
         self.called.load(Ordering::Relaxed)
     }
 
-    fn __repr__(&self) -> &'static str {
-        match (self.called(), self.lock().is_some()) {
+    fn __repr__(&self) -> Text<'_> {
+        let text = match (self.called(), self.lock().is_some()) {
             (true, _) => "<meinheld.Timer, called>",
             (false, true) => "<meinheld.Timer, pending>",
             (false, false) => "<meinheld.Timer, cancelled>",
-        }
+        };
+        Text(text.into())
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

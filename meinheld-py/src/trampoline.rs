@@ -5,13 +5,14 @@ use std::time::Instant;
 
 use meinheld_core::{Readiness, WaitError, cancel_waits, wait_ready};
 use meinheld_coro::{Interrupt, current_task};
-use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
 
 use crate::blocking::{self, may_park};
 use crate::errors::{ContinuationError, EBADF, ECANCELED, from_interrupt, from_system, timeout};
 use crate::inbox::on_loop;
+use crate::raising::{Saying, os_error};
 use crate::seconds::seconds_of;
 
 /// The bits of poll(2) on Linux.
@@ -68,10 +69,10 @@ fn wait(
         WaitError::Interrupted(interrupt) => Err(from_interrupt(interrupt)),
         WaitError::Cancelled => {
             let message = format!("the wait for descriptor {fd} was cancelled");
-            Err(PyOSError::new_err((ECANCELED, message)))
+            Err(os_error(ECANCELED, message))
         }
         WaitError::System(error) => Err(from_system(error)),
-        other => Err(ContinuationError::new_err(other.to_string())),
+        other => Err(ContinuationError::saying(other.to_string())),
     })
 }
 
@@ -88,7 +89,7 @@ fn block(
     };
     match blocking::poll(py, fd, events, deadline)? {
         None => Err(timed_out(fd)),
-        Some(POLLNVAL) => Err(PyOSError::new_err((EBADF, "Bad file descriptor"))),
+        Some(POLLNVAL) => Err(os_error(EBADF, "Bad file descriptor")),
         Some(_) => Ok(()),
     }
 }
@@ -96,7 +97,7 @@ fn block(
 fn wait_for_nothing(py: Python<'_>, deadline: Option<Instant>, limited: bool) -> PyResult<()> {
     if !limited {
         let message = "trampoline waits for nothing: give it read, write or a timeout";
-        return Err(PyValueError::new_err(message));
+        return Err(PyValueError::saying(message));
     }
     let ended = if may_park(py) {
         match meinheld_coro::park(deadline) {
@@ -107,11 +108,11 @@ fn wait_for_nothing(py: Python<'_>, deadline: Option<Instant>, limited: bool) ->
         let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
         blocking::sleep(py, left)
     };
-    ended.and_then(|()| Err(timeout::new_err("timed out: the time has passed")))
+    ended.and_then(|()| Err(timeout::saying("timed out: the time has passed")))
 }
 
 fn timed_out(fd: RawFd) -> PyErr {
-    timeout::new_err(format!("timed out: descriptor {fd} was not ready in time"))
+    timeout::saying(format!("timed out: descriptor {fd} was not ready in time"))
 }
 
 /// Wakes those who wait in `trampoline` for this descriptor with an `OSError`. To be called before a
@@ -144,6 +145,6 @@ fn descriptor_of(fileno: &Bound<'_, PyAny>) -> PyResult<RawFd> {
     let number = method.map_or_else(|| Ok(fileno.clone()), |method| method.call0())?;
     let fd: i64 = number.extract()?;
     RawFd::try_from(fd).ok().filter(|fd| *fd >= 0).ok_or_else(|| {
-        PyValueError::new_err(format!("fileno is {fd} and must be an open descriptor's number"))
+        PyValueError::saying(format!("fileno is {fd} and must be an open descriptor's number"))
     })
 }

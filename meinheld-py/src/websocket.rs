@@ -17,8 +17,10 @@ use crate::continuation::{PyClient, duration_of};
 use crate::errors::{ClientDisconnected, HandshakeRefused, WebSocketClosed, from_io, timeout};
 use crate::gil::attached;
 use crate::lane::lane_of;
+use crate::raising::Saying;
 use crate::seconds::seconds_of;
 use crate::start_response::text_bytes_of;
+use crate::text::{self, Text};
 use crate::thread_bound::ThreadBound;
 use crate::tstate::suspend_refusal;
 
@@ -80,7 +82,7 @@ pub(crate) fn websocket_handshake(environ: &Bound<'_, PyDict>) -> PyResult<Optio
 }
 
 fn refused(py: Python<'_>, error: HandshakeError) -> PyResult<PyErr> {
-    let raised = HandshakeRefused::new_err(error.to_string());
+    let raised = HandshakeRefused::saying(error.to_string());
     let value = raised.value(py);
     value.setattr("status", error.status())?;
     value.setattr("headers", error.headers().to_vec())?;
@@ -145,7 +147,7 @@ impl PyWebSocket {
             return self.use_it(|socket| socket.send_bytes(copy.as_bytes(), timeout));
         }
         let kind = message.get_type().name()?;
-        Err(PyTypeError::new_err(format!("a message is str or bytes, not {kind}")))
+        Err(PyTypeError::saying(format!("a message is str or bytes, not {kind}")))
     }
 
     /// Waits for the next message and returns it: str for text, bytes for binary, None once the
@@ -158,10 +160,11 @@ impl PyWebSocket {
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let timeout = timeout.map(duration_of).transpose()?.flatten();
         let message = self.use_it(|socket| socket.receive(timeout))?;
-        Ok(message.map(|message| match message.text() {
-            Some(text) => PyString::new(py, text).into_any(),
-            None => PyBytes::new(py, message.bytes()).into_any(),
-        }))
+        let object = message.map(|message| match message.text() {
+            Some(text) => text::utf_8(py, text).map(Bound::into_any),
+            None => text::bytes(py, message.bytes()).map(Bound::into_any),
+        });
+        object.transpose()
     }
 
     /// The same as `wait`.
@@ -263,7 +266,7 @@ impl PyWebSocket {
         self.wait(py, None)
     }
 
-    fn __repr__(&self) -> String {
+    fn __repr__(&self) -> Text<'_> {
         let state = match self.socket.get() {
             None => "of another thread".to_owned(),
             Some(socket) => match socket.closure() {
@@ -272,14 +275,14 @@ impl PyWebSocket {
                 None => "open".to_owned(),
             },
         };
-        format!("<meinheld.websocket.WebSocket, {state}>")
+        Text(format!("<meinheld.websocket.WebSocket, {state}>").into())
     }
 }
 
 impl PyWebSocket {
     fn socket(&self) -> PyResult<&WebSocket> {
         self.socket.get().ok_or_else(|| {
-            PyRuntimeError::new_err(
+            PyRuntimeError::saying(
                 "a WebSocket is used on the server's thread: have a request or a spawned task send, \
                  which another thread may wake with resume()",
             )
@@ -294,9 +297,9 @@ impl PyWebSocket {
             Some(_) => without_parking(|| work(socket)),
         };
         done.map_err(|error| match error.kind() {
-            io::ErrorKind::ResourceBusy => PyRuntimeError::new_err(error.to_string()),
+            io::ErrorKind::ResourceBusy => PyRuntimeError::saying(error.to_string()),
             io::ErrorKind::TimedOut => {
-                timeout::new_err("timed out: the client did not read or send")
+                timeout::saying("timed out: the client did not read or send")
             }
             io::ErrorKind::BrokenPipe
             | io::ErrorKind::ConnectionReset
@@ -308,7 +311,7 @@ impl PyWebSocket {
 }
 
 fn closed(closure: Option<Closure>) -> PyErr {
-    WebSocketClosed::new_err(match closure {
+    WebSocketClosed::saying(match closure {
         None => "the WebSocket is closed: its request has ended".to_owned(),
         Some(Closure { code, reason }) if reason.is_empty() => {
             format!("the WebSocket is closed ({code})")

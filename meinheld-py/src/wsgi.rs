@@ -40,6 +40,7 @@ use crate::input::Input;
 use crate::known_heads::KnownHeads;
 use crate::lane::Lane;
 use crate::log::{AccessRecord, Logs, is_exit};
+use crate::raising::Saying;
 use crate::server;
 use crate::start_response::{EarlyHints, StartResponse, body_bytes};
 use crate::thread_bound::drop_orphans;
@@ -261,11 +262,13 @@ fn is_own_middleware(application: &Bound<'_, PyAny>) -> PyResult<bool> {
 
 /// The request as a log names it, in one line.
 fn request_line(environ: &Bound<'_, PyDict>) -> String {
+    let py = environ.py();
     let item = |name| match environ.get_item(name) {
         Ok(Some(value)) => value.to_string(),
         _ => "?".to_owned(),
     };
-    format!("{} {}", item("REQUEST_METHOD"), item("RAW_URI")).escape_debug().to_string()
+    let (method, target) = (intern!(py, "REQUEST_METHOD"), intern!(py, "RAW_URI"));
+    format!("{} {}", item(method), item(target)).escape_debug().to_string()
 }
 
 /// What is done before the application is called and after it is not inlined: its frames are not on
@@ -395,7 +398,7 @@ impl<'py> Call<'_, 'py> {
             return Ok(());
         }
         let message = "the application returned a body without having called start_response";
-        Err(PyAssertionError::new_err(message))
+        Err(PyAssertionError::saying(message))
     }
 }
 
@@ -431,5 +434,5 @@ fn iteration_error(body: &Bound<'_, PyAny>, error: PyErr) -> PyErr {
         return error;
     }
     let name = kind.name().map_or_else(|_| "?".to_owned(), |name| name.to_string());
-    PyTypeError::new_err(format!("the application returned {name}, not an iterable of bytes"))
+    PyTypeError::saying(format!("the application returned {name}, not an iterable of bytes"))
 }

@@ -122,6 +122,30 @@ def test_an_uncaught_exception_is_kept_and_logged_once(tmp_path: Path) -> None:
     assert ended.log.count("KeyError: 'spam'") == ended.log.count("too slow") == 1
 
 
+def test_a_panic_in_a_call_is_its_exception(tmp_path: Path) -> None:
+    ended = run_program(
+        tmp_path,
+        """
+        kind(server.set_keepalive, "no number")
+        Panic = next(each for each in BaseException.__subclasses__() if each.__name__ == "PanicException")
+
+        def panics():
+            raise Panic("by hand")
+
+        def main():
+            task = server.spawn(panics)
+            notes.append([task.join(5), task.done, type(task.exception).__name__, str(task.exception)])
+            server.schedule_call(0, panics)
+            server.sleep(0.01)
+            notes.append("on")
+
+        serve(main)
+        """,
+    )
+    assert ended.notes == [[None, True, "PanicException", "by hand"], "on"]
+    assert ended.log.count("panics() raised an exception") == 2
+
+
 def test_a_joined_task_can_be_waited_for_by_many_and_in_vain(tmp_path: Path) -> None:
     """A time-out of the join leaves the task alone."""
     ended = run_program(

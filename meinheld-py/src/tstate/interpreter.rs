@@ -8,6 +8,7 @@ use pyo3::exceptions::PyImportError;
 use pyo3::prelude::*;
 
 use super::meinheld_tstate_built_for;
+use crate::raising::Saying;
 
 /// A `CPython` release: major, minor, patch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +43,7 @@ impl Release {
 }
 
 fn refusal(built: Release, running: Release) -> PyErr {
-    PyImportError::new_err(refusal_text(built, running))
+    PyImportError::saying(refusal_text(built, running))
 }
 
 fn refusal_text(built: Release, running: Release) -> String {

@@ -45,6 +45,8 @@ pub(crate) use interpreter::check_interpreter;
 pub(crate) use location::{Location, location};
 pub(crate) use refusal::suspend_refusal;
 
+use crate::raising::Saying;
+
 /// How large a coroutine's stack has to be, in bytes, for deep recursion to end in a
 /// `RecursionError` and not in the guard. `CPython` 3.11 counts C and Python calls together.
 #[cfg(not(Py_3_12))]
@@ -204,7 +206,7 @@ fn report(left: &CStr) {
     // SAFETY: attached; the only caller is `task_end`.
     let py = unsafe { Python::assume_attached() };
     let text = format!("a request ended and left behind {}", left.to_string_lossy());
-    PySystemError::new_err(text).write_unraisable(py, None);
+    PySystemError::saying(text).write_unraisable(py, None);
 }
 
 fn current_thread() -> *mut ffi::PyThreadState {

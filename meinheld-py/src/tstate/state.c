@@ -49,6 +49,7 @@
 #include <Python.h>
 
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 
 #ifdef Py_GIL_DISABLED
@@ -97,7 +98,8 @@ start_data_stack(struct meinheld_tstate *own, void *start, size_t size)
 struct meinheld_tstate *
 meinheld_tstate_new(PyThreadState *ts, uintptr_t low, uintptr_t high, void *carved, size_t size)
 {
-    struct meinheld_tstate *own = PyMem_RawCalloc(1, sizeof *own);
+    /* The system's, as the stack is: Python's allocators may be told to fail. */
+    struct meinheld_tstate *own = calloc(1, sizeof *own);
     if (own == NULL) {
         return NULL;
     }
@@ -219,7 +221,7 @@ meinheld_tstate_free(struct meinheld_tstate *own)
     Py_CLEAR(own->async_gen_finalizer);
     version_release(own);
     free_pushed_chunks(own->datastack_chunk, own->carved);
-    PyMem_RawFree(own);
+    free(own);
 }
 
 /*
