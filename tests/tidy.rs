@@ -19,6 +19,7 @@ const UNSAFE_FILES: &[&str] = &[
     "meinheld-coro/src/sys.rs",
     "meinheld-coro/src/sys/*",
     "meinheld-core/src/sys/*",
+    "meinheld-py/src/fastcall.rs",
     "meinheld-py/src/gil.rs",
     "meinheld-py/src/text.rs",
     "meinheld-py/src/thread_bound.rs",

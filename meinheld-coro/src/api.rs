@@ -86,6 +86,19 @@ pub fn park(deadline: Option<Instant>) -> Result<(), Interrupt> {
     Hub::current().ok_or(Refusal::NoTask)?.park(deadline, Location::caller())
 }
 
+/// The same; once the task is parked, `watch` is told the ticket of this very wait, so that something
+/// else can end it too, with [`Ticket::interrupt`]. It may not park.
+///
+/// # Errors
+/// As [`park`].
+#[track_caller]
+pub fn park_watched(
+    deadline: Option<Instant>,
+    watch: impl FnOnce(Ticket),
+) -> Result<(), Interrupt> {
+    Hub::current().ok_or(Refusal::NoTask)?.park_watched(deadline, Location::caller(), watch)
+}
+
 /// Runs `function`; a wait inside it is refused with [`Refusal::Forbidden`] instead of parking.
 ///
 /// For code that holds something over the call which must not be seen by another task.
@@ -97,6 +110,11 @@ pub fn without_parking<R>(function: impl FnOnce() -> R) -> R {
 }
 
 impl TaskId {
+    /// Whether the task has not ended. To be called on the scheduler's thread.
+    pub fn is_alive(self) -> bool {
+        Hub::owning(self).is_some_and(|hub| hub.exists(self))
+    }
+
     /// Asks the task to end, as [`Scheduler::cancel`](crate::Scheduler::cancel) does; false if it has
     /// ended. To be called on the scheduler's thread.
     pub fn cancel(self) -> bool {

@@ -181,6 +181,16 @@ impl Hub {
         self.park_after(deadline, location, |_| ())
     }
 
+    /// Parks the running task until it is woken; tells `watch` how, once it is parked.
+    pub(crate) fn park_watched(
+        &self,
+        deadline: Option<Instant>,
+        location: &'static Location<'static>,
+        watch: impl FnOnce(Ticket),
+    ) -> Result<(), Interrupt> {
+        self.park_after(deadline, location, |ticket| self.without_parking(|| watch(ticket)))
+    }
+
     /// Parks the running task behind all that are ready: woken as soon as it is parked.
     pub(crate) fn yield_now(&self, location: &'static Location<'static>) -> Result<(), Interrupt> {
         self.park_after(None, location, |ticket| {

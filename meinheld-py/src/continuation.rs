@@ -1,16 +1,17 @@
 //! `environ["meinheld.continuation"]` and `environ["meinheld.client"]`: a request suspends, and any
 //! other code resumes it.
 //!
-//! Built on [`meinheld_coro::Continuation`], which has the states; here are Python's calls, the
-//! watch on the client, and the place that is named when a continuation is resumed twice.
+//! Here are Python's calls and the watch on the client; what waits and what is handed over is in
+//! rendezvous.rs. `suspend` and `resume` are called as `CPython` calls its own methods (fastcall.rs).
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
+use std::ffi::CStr;
 use std::rc::Rc;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use meinheld_core::Client;
-use meinheld_coro::{Continuation, ResumeRefusal};
+use meinheld_coro::{Interrupt, Refusal, current_task, now, park_watched};
 use pyo3::exceptions::{PyBaseException, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -18,54 +19,146 @@ use pyo3::types::{PyBool, PyDict, PyTuple, PyType};
 
 use crate::call::{keywords, positional};
 use crate::errors::{ContinuationError, from_interrupt};
+use crate::fastcall::{Args, FastMethod, add_method};
 use crate::fork::is_child;
+use crate::gil::attached;
+use crate::inbox::on_loop;
 use crate::lane::{Lane, SharedLane, lane_of};
 use crate::raising::Saying;
+use crate::rendezvous::{Delivery, Found, Parcel, Refused, Rendezvous};
 use crate::seconds::seconds_of;
 use crate::text::Text;
 use crate::thread_bound::ThreadBound;
-use crate::tstate::{Location, location, suspend_refusal};
-
-/// What a resumer passes.
-enum Delivery {
-    Value(Py<PyAny>),
-    Exception(Py<PyAny>),
-}
+use crate::tstate::{location, suspend_refusal};
 
 /// Lets a request wait: `suspend` in the request, `resume` or `throw` from anywhere else.
 #[pyclass(frozen, module = "meinheld.server", name = "Continuation")]
 pub(crate) struct PyContinuation {
-    inner: Continuation<Delivery>,
+    rendezvous: Arc<Rendezvous>,
     client: ThreadBound<Client>,
-    /// Where it was resumed since its last suspend.
-    resumed_at: Mutex<Option<Location>>,
 }
 
 /// The continuations that a request's objects have made, to be closed at its end.
 #[derive(Clone, Default)]
-pub(crate) struct Made(Rc<RefCell<Vec<Continuation<Delivery>>>>);
+pub(crate) struct Made(Rc<RefCell<Vec<Arc<Rendezvous>>>>);
 
 impl Made {
     /// Ends them: whoever resumes one from now on gets an error.
     pub(crate) fn close(&self) {
         // Closing may drop a value that was kept, and so run any code: not under the borrow.
         let made = std::mem::take(&mut *self.0.borrow_mut());
-        for continuation in made {
-            continuation.close();
+        for rendezvous in made {
+            if let Some(ticket) = rendezvous.close(attached()) {
+                ticket.interrupt();
+            }
         }
+    }
+}
+
+/// Adds the methods that are no ordinary ones of `PyO3`'s.
+pub(crate) fn add_methods(py: Python<'_>) -> PyResult<()> {
+    add_method::<PyContinuation, Suspend>(py)?;
+    add_method::<PyContinuation, Resume>(py)
+}
+
+/// `Continuation.suspend`
+struct Suspend;
+
+impl FastMethod<PyContinuation> for Suspend {
+    const NAME: &CStr = c"suspend";
+    const DOC: &CStr = c"suspend($self, timeout=None)\n--\n\n\
+        Parks this request until `resume` or `throw`, for `timeout` seconds at the most; 0 or None\n\
+        waits without limit. Returns what `resume` passed.\n\n\
+        Raises `timeout`, `ClientDisconnected` as soon as the client is gone, what `throw` passed,\n\
+        and `ContinuationError` on misuse.";
+
+    fn call(it: Borrowed<'_, '_, PyContinuation>, args: &Args<'_, '_>) -> PyResult<Py<PyAny>> {
+        let timeout = args.at_most_one("suspend", "timeout")?;
+        let timeout = timeout.map(|timeout| duration_of(&timeout)).transpose()?.flatten();
+        it.get().suspend(it.py(), timeout)
+    }
+}
+
+/// `Continuation.resume`
+struct Resume;
+
+impl FastMethod<PyContinuation> for Resume {
+    const NAME: &CStr = c"resume";
+    const DOC: &CStr = c"resume($self, /, *args, **kwargs)\n--\n\n\
+        Makes the suspended request ready, to return these arguments from its `suspend`; never\n\
+        blocks or switches.\n\n\
+        From another thread it may come before the suspend, which then returns at once. Raises\n\
+        `ContinuationError` if the request is not suspended, or has been resumed before.";
+
+    fn call(it: Borrowed<'_, '_, PyContinuation>, args: &Args<'_, '_>) -> PyResult<Py<PyAny>> {
+        let py = it.py();
+        let value = if args.is_nameless() && args.positional() == 1 {
+            args.item(0).to_owned().unbind()
+        } else {
+            value_of(py, &args.tuple()?, Some(&args.dict()?))?
+        };
+        it.get().deliver(py, Delivery::Value(value))?;
+        Ok(py.None())
     }
 }
 
 #[pymethods]
 impl PyContinuation {
-    /// Parks this request until `resume` or `throw`, for `timeout` seconds at the most; 0 or None
-    /// waits without limit. Returns what `resume` passed.
-    ///
-    /// Raises `timeout`, `ClientDisconnected` as soon as the client is gone, what `throw` passed,
-    /// and `ContinuationError` on misuse.
-    #[pyo3(signature = (timeout=None))]
-    fn suspend(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
-        let timeout = timeout.map(duration_of).transpose()?.flatten();
+    /// The same as `resume`, raising `exc` (an instance or a class) in the suspended request.
+    fn throw(&self, py: Python<'_>, exc: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.deliver(py, Delivery::Exception(exception_of(exc, "throw")?))
+    }
+
+    /// Whether the request waits in `suspend` now.
+    #[getter]
+    fn suspended(&self, py: Python<'_>) -> bool {
+        self.rendezvous.is_suspended(py)
+    }
+
+    /// Whether the request's client is still there.
+    #[getter]
+    fn connected(&self) -> bool {
+        self.client.get().is_some_and(Client::is_connected)
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> Text<'_> {
+        let state = if self.suspended(py) { "suspended" } else { "not suspended" };
+        Text(format!("<meinheld.Continuation of {}, {state}>", self.rendezvous.task()).into())
+    }
+}
+
+impl PyContinuation {
+    fn suspend(&self, py: Python<'_>, timeout: Option<Duration>) -> PyResult<Py<PyAny>> {
+        let client = self.check_suspend(py)?;
+        match self.rendezvous.look(py) {
+            Found::Nothing => {}
+            Found::Kept(delivery) => return received(py, delivery),
+            Found::Closed => return Err(from_interrupt(Refusal::Closed.into())),
+            Found::Suspended => return Err(already_suspended()),
+        }
+        let deadline = timeout.and_then(|timeout| now().checked_add(timeout));
+        let mut watched = false;
+        let parked = park_watched(deadline, |ticket| {
+            self.rendezvous.begin(py, ticket);
+            client.watch(ticket);
+            watched = true;
+        });
+        // One that was refused must not end the watch of another wait.
+        if watched {
+            client.unwatch();
+        }
+        let Some(delivery) = self.rendezvous.end(py) else {
+            return Err(from_interrupt(parked.err().unwrap_or(Interrupt::Interrupted)));
+        };
+        // What was delivered counts, whatever else ended the wait at the same time.
+        if let Err(Interrupt::Cancelled) = parked {
+            self.rendezvous.task().cancel(); // it is told at its next wait instead
+        }
+        received(py, delivery)
+    }
+
+    /// The client, if the request may suspend here.
+    fn check_suspend(&self, py: Python<'_>) -> PyResult<&Client> {
         if is_child() {
             let message = "cannot suspend here: this process was forked by the request";
             return Err(ContinuationError::saying(message));
@@ -77,91 +170,70 @@ impl PyContinuation {
             let message = "cannot suspend here: this is not the server's thread";
             return Err(ContinuationError::saying(message));
         };
-        if self.inner.is_suspended() {
-            return Err(ContinuationError::saying("already suspended"));
-        }
-        let watched = Cell::new(false);
-        let delivered = self.inner.suspend_watched(timeout, |ticket| {
-            watched.set(true);
-            client.watch(ticket);
-        });
-        // One that was refused, or found its value there, must not end the watch of another wait.
-        if watched.get() {
-            client.unwatch();
-        }
-        drop(self.note_resumed(None));
-        match delivered {
-            Ok(Delivery::Value(value)) => Ok(value),
-            Ok(Delivery::Exception(value)) => Err(PyErr::from_value(value.into_bound(py))),
-            Err(interrupt) => Err(from_interrupt(interrupt)),
+        match current_task() {
+            Some(task) if task == self.rendezvous.task() => Ok(client),
+            _ if self.rendezvous.is_suspended(py) => Err(already_suspended()),
+            Some(_) => Err(from_interrupt(Refusal::OtherTask.into())),
+            None => Err(from_interrupt(Refusal::NoTask.into())),
         }
     }
 
-    /// Makes the suspended request ready, to return these arguments from its `suspend`; never
-    /// blocks or switches.
-    ///
-    /// From another thread it may come before the suspend, which then returns at once. Raises
-    /// `ContinuationError` if the request is not suspended, or has been resumed before.
-    #[pyo3(signature = (*args, **kwargs))]
-    fn resume(
-        &self,
-        py: Python<'_>,
-        args: &Bound<'_, PyTuple>,
-        kwargs: Option<&Bound<'_, PyDict>>,
-    ) -> PyResult<()> {
-        self.deliver(py, Delivery::Value(value_of(py, args, kwargs)?))
-    }
-
-    /// The same as `resume`, raising `exc` (an instance or a class) in the suspended request.
-    fn throw(&self, py: Python<'_>, exc: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.deliver(py, Delivery::Exception(exception_of(exc, "throw")?))
-    }
-
-    /// Whether the request waits in `suspend` now.
-    #[getter]
-    fn suspended(&self) -> bool {
-        self.inner.is_suspended()
-    }
-
-    /// Whether the request's client is still there.
-    #[getter]
-    fn connected(&self) -> bool {
-        self.client.get().is_some_and(Client::is_connected)
-    }
-
-    fn __repr__(&self) -> Text<'_> {
-        let state = if self.inner.is_suspended() { "suspended" } else { "not suspended" };
-        Text(format!("<meinheld.Continuation of {}, {state}>", self.inner.task()).into())
-    }
-}
-
-impl PyContinuation {
     fn deliver(&self, py: Python<'_>, delivery: Delivery) -> PyResult<()> {
-        match self.inner.resume(delivery) {
-            Ok(()) => {
-                drop(self.note_resumed(location(py)));
+        let parcel = Parcel { delivery, place: location(py) };
+        if self.client.get().is_none() {
+            return self.deliver_from_elsewhere(parcel);
+        }
+        match self.rendezvous.leave(py, parcel) {
+            Ok(ticket) => {
+                ticket.wake();
                 Ok(())
             }
-            Err(error) => Err(self.refused(py, error.reason)),
+            Err((reason, parcel)) => Err(self.refused(reason, parcel)),
         }
     }
 
-    fn refused(&self, py: Python<'_>, reason: ResumeRefusal) -> PyErr {
-        let resumed = self.resumed_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = resumed.as_ref().map(|location| location.describe(py));
-        drop(resumed);
-        let first = first.map_or_else(String::new, |first| format!(", first resumed at {first}"));
-        ContinuationError::saying(match reason {
-            ResumeRefusal::NotSuspended => format!("not suspended{first}"),
-            ResumeRefusal::Closed => format!("its request has ended{first}"),
-            _ => format!("already resumed{first}"),
+    /// What another thread delivers may come before the wait for it.
+    #[cold]
+    fn deliver_from_elsewhere(&self, parcel: Parcel) -> PyResult<()> {
+        Python::attach(|py| {
+            let left = match self.rendezvous.leave(py, parcel) {
+                Err((Refused::NotSuspended, parcel)) => self.rendezvous.keep(py, parcel),
+                Ok(ticket) => {
+                    on_loop(py, move |_| _ = ticket.wake());
+                    Ok(())
+                }
+                Err(refused) => Err(refused),
+            };
+            left.map_err(|(reason, parcel)| self.refused(reason, parcel))
         })
     }
 
-    /// Notes where it was resumed; hands back what was noted before, to be dropped unlocked.
-    fn note_resumed(&self, location: Option<Location>) -> Option<Location> {
-        let mut resumed = self.resumed_at.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::replace(&mut *resumed, location)
+    #[cold]
+    fn refused(&self, reason: Refused, undelivered: Parcel) -> PyErr {
+        Python::attach(|py| {
+            drop(undelivered);
+            let first = self.rendezvous.place(py);
+            let first = first.map_or_else(String::new, |it| format!(", first resumed at {it}"));
+            ContinuationError::saying(match reason {
+                Refused::NotSuspended if self.rendezvous.task().is_alive() => {
+                    format!("not suspended{first}")
+                }
+                Refused::AlreadyResumed => format!("already resumed{first}"),
+                _ => format!("its request has ended{first}"),
+            })
+        })
+    }
+}
+
+fn already_suspended() -> PyErr {
+    ContinuationError::saying("already suspended")
+}
+
+/// What `suspend` returns, or raises.
+fn received(py: Python<'_>, delivery: Delivery) -> PyResult<Py<PyAny>> {
+    match delivery {
+        Delivery::Value(value) => Ok(value),
+        Delivery::Exception(value) => Err(PyErr::from_value(value.into_bound(py))),
     }
 }
 
@@ -243,14 +315,14 @@ impl PyClient {
     /// A new continuation of the running request.
     pub(crate) fn continuation(&self) -> PyResult<PyContinuation> {
         let here = self.client.get().zip(self.made.get());
-        let here = here.and_then(|here| Some((here, Continuation::current()?)));
-        let Some(((client, made), inner)) = here else {
+        let here = here.and_then(|here| Some((here, current_task()?)));
+        let Some(((client, made), task)) = here else {
             let message = "a continuation is made inside a request";
             return Err(ContinuationError::saying(message));
         };
-        made.0.borrow_mut().push(inner.clone());
-        let client = ThreadBound::new(client.clone());
-        Ok(PyContinuation { inner, client, resumed_at: Mutex::new(None) })
+        let rendezvous = Arc::new(Rendezvous::new(task));
+        made.0.borrow_mut().push(Arc::clone(&rendezvous));
+        Ok(PyContinuation { rendezvous, client: ThreadBound::new(client.clone()) })
     }
 
     /// The descriptor of the client's socket, or -1 once it is closed. It belongs to the server.
@@ -283,6 +355,7 @@ pub(crate) fn suspend_client(
 ) -> PyResult<Py<PyAny>> {
     let client = client.get();
     let own = client.own.get_or_try_init(py, || Py::new(py, client.continuation()?))?;
+    let timeout = timeout.map(duration_of).transpose()?.flatten();
     own.get().suspend(py, timeout)
 }
 
@@ -298,5 +371,6 @@ pub(crate) fn resume_client(
     let Some(own) = client.get().own.get(py) else {
         return Err(ContinuationError::saying("not suspended"));
     };
-    own.get().resume(py, &positional(py, args)?, keywords(kwargs)?)
+    let value = value_of(py, &positional(py, args)?, keywords(kwargs)?)?;
+    own.get().deliver(py, Delivery::Value(value))
 }

@@ -4,6 +4,8 @@
 //! [`released`]. All code that the loop calls, on its own stack or on a request's, is therefore
 //! attached.
 
+use std::cell::RefCell;
+
 use pyo3::ffi;
 use pyo3::prelude::*;
 
@@ -31,4 +33,24 @@ pub(crate) fn released(wait: &mut dyn FnMut()) {
 /// What a handler raised.
 pub(crate) fn check_signals(py: Python<'_>) -> PyResult<()> {
     py.check_signals()
+}
+
+/// A value that the GIL guards, in place of a lock: for what is looked at so often that an atomic
+/// operation is felt.
+pub(crate) struct Guarded<T>(RefCell<T>);
+
+// SAFETY: the cell is reached by `with` only, which is given the proof that its thread is attached, and
+// there is one such thread at a time (free-threaded builds are refused). Should code under `with` give
+// the GIL up, others find the cell borrowed, and panic.
+unsafe impl<T: Send> Sync for Guarded<T> {}
+
+impl<T> Guarded<T> {
+    pub(crate) fn new(value: T) -> Guarded<T> {
+        Guarded(RefCell::new(value))
+    }
+
+    /// Calls `use_it`, which runs no code of Python's: nothing is dropped in it.
+    pub(crate) fn with<R>(&self, _py: Python<'_>, use_it: impl FnOnce(&mut T) -> R) -> R {
+        use_it(&mut self.0.borrow_mut())
+    }
 }

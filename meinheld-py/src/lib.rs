@@ -15,6 +15,8 @@ mod continuation;
 mod environ;
 mod errors;
 mod failures;
+#[allow(unsafe_code)] // how CPython calls its own methods
+mod fastcall;
 mod file_body;
 mod file_wrapper;
 mod fork;
@@ -27,6 +29,7 @@ mod known_heads;
 mod lane;
 mod log;
 mod raising;
+mod rendezvous;
 mod seconds;
 mod server;
 mod settings;
@@ -92,6 +95,7 @@ mod _meinheld {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         crate::tstate::check_interpreter(module.py())?;
         crate::blocking::remember(module.py())?;
+        crate::continuation::add_methods(module.py())?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

@@ -89,6 +89,27 @@ def do_idle(c, environ):
 def do_suspend_idle(c, environ):
     return refusal(kept["idle"].suspend, 1)
 
+def do_in_greenlet(c, environ):
+    def wait():
+        try:
+            c.suspend(0.001)
+        except server.timeout:
+            return "waited"
+    assert "greenlet" not in sys.modules
+    before = wait()
+    import greenlet
+    inside = greenlet.greenlet(lambda: refusal(c.suspend, 0.001)).switch()
+    return json.dumps([before, inside, wait()])
+
+def wrong(call, *args, **kwargs):
+    try:
+        return f"not refused: {call(*args, **kwargs)!r}"
+    except TypeError as error:
+        return str(error)
+
+def do_wrong_arguments(c, environ):
+    return json.dumps([wrong(c.suspend, 1, 2), wrong(c.suspend, seconds=1), wrong(c.suspend, 1, timeout=1)])
+
 def do_upload(c, environ):
     kept["idle"] = c
     return str(len(environ["wsgi.input"].read(-1)))
@@ -102,6 +123,20 @@ def do_upload_begun(c, environ):
 @pytest.mark.parametrize("path", ["/resume_itself", "/throw_itself"])
 def test_resuming_what_does_not_wait(serve: Callable, path: str) -> None:
     assert get(serve(REFUSALS).port, path).text == "not suspended"
+
+
+def test_suspending_in_a_greenlet_that_is_imported_late(serve: Callable) -> None:
+    pytest.importorskip("greenlet")
+    refused = "cannot suspend inside a child greenlet"
+    assert get(serve(REFUSALS).port, "/in_greenlet").json() == ["waited", refused, "waited"]
+
+
+def test_suspend_names_the_arguments_that_it_does_not_take(serve: Callable) -> None:
+    assert get(serve(REFUSALS).port, "/wrong_arguments").json() == [
+        "suspend() takes at most one argument (2 given)",
+        "suspend() got an unexpected keyword argument 'seconds'",
+        "suspend() takes at most one argument (2 given)",
+    ]
 
 
 @pytest.mark.parametrize(("path", "status"), [("/resume_twice", 200), ("/throw_twice", 500)])

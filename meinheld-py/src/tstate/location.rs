@@ -29,6 +29,10 @@ pub(crate) fn location(py: Python<'_>) -> Option<Location> {
 }
 
 impl Location {
+    pub(crate) fn clone_ref(&self, py: Python<'_>) -> Location {
+        Location { code: self.code.clone_ref(py), instruction: self.instruction }
+    }
+
     /// `file.py:123 in name`.
     pub(crate) fn describe(&self, py: Python<'_>) -> String {
         let code = self.code.bind(py);

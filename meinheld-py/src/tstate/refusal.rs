@@ -4,6 +4,7 @@
 //! stack's there. Not here: what to do instead (block, or raise).
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::ffi;
 use pyo3::intern;
@@ -11,7 +12,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyDict;
 
-use super::meinheld_tstate_gilstate_depth;
+use super::{meinheld_tstate_gilstate_depth, meinheld_tstate_modules_changed};
 
 /// Why the coroutine that runs cannot suspend now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,13 +54,21 @@ fn in_child_greenlet(py: Python<'_>) -> bool {
 /// `greenlet.getcurrent`, if anything has imported the package.
 fn greenlet_getcurrent(py: Python<'_>) -> Option<&Bound<'_, PyAny>> {
     static GETCURRENT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    /// Whether it was not among the modules when these were looked at last.
+    static ABSENT: AtomicBool = AtomicBool::new(false);
 
     if let Some(known) = GETCURRENT.get(py) {
         return Some(known.bind(py));
     }
+    // SAFETY: attached, by `py`.
+    let changed = unsafe { meinheld_tstate_modules_changed() } != 0;
+    if !changed && ABSENT.load(Ordering::Relaxed) {
+        return None;
+    }
     // SAFETY: attached, by `py`. The interpreter lends its dict of modules, and keeps it.
     let modules = unsafe { Bound::from_borrowed_ptr(py, ffi::PyImport_GetModuleDict()) };
-    let greenlet = modules.cast_into::<PyDict>().ok()?.get_item(intern!(py, "greenlet")).ok()??;
-    let found = greenlet.getattr(intern!(py, "getcurrent")).ok()?.unbind();
+    let greenlet = modules.cast_into::<PyDict>().ok()?.get_item(intern!(py, "greenlet")).ok()?;
+    ABSENT.store(greenlet.is_none(), Ordering::Relaxed);
+    let found = greenlet?.getattr(intern!(py, "getcurrent")).ok()?.unbind();
     Some(GETCURRENT.get_or_init(py, || found).bind(py))
 }

@@ -72,6 +72,8 @@
 #  error "meinheld knows the thread state of CPython 3.11 to 3.15, and this one is newer"
 #endif
 
+#include "modules.h"
+
 /* The ids of CPython's own thread states count up from 1 and do not come this far. */
 static uint64_t next_id = (uint64_t)1 << 40;
 
