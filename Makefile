@@ -102,7 +102,6 @@ bench-instructions: $(VENV)/.installed ## Count the instructions of a request, b
 bench: $(VENV)/.peers $(VENV)/.wheel ## Compare with other servers (BENCH='--rounds 1 --only hello')
 	$(VENV)-peers/bin/python -m pip install --quiet --force-reinstall --no-deps --no-index $(VENV)/wheel/*.whl
 	$(VENV)-peers/bin/python benches/compare $(BENCH)
-	$(VENV)-peers/bin/python benches/spawned.py
 
 .PHONY: autobahn
 autobahn: $(VENV)/.installed $(VENV)-autobahn/.made ## Run the Autobahn cases against WebSockets (AUTOBAHN='-i 6.*' selects)
@@ -172,11 +171,9 @@ $(VENV)/.test: requirements/test.txt requirements/build.txt requirements/chat.tx
 	$(VENV)/bin/python -m pip install --quiet -r requirements/test.txt
 	@touch $@
 
-$(VENV)/.peers: requirements/bench.txt | $(VENV)/.build
+$(VENV)/.peers: requirements/bench.txt tools/install-peers | $(VENV)/.build
 	$(PYTHON) -m venv $(VENV)-peers
-	@while read -r peer; do \
-		$(VENV)-peers/bin/python -m pip install --quiet "$$peer" || echo "left out: $$peer"; \
-	done < requirements/bench.txt
+	tools/install-peers $(VENV)-peers
 	@touch $@
 
 $(VENV)/.wheel: $(sources) | $(VENV)/.build

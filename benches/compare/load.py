@@ -86,7 +86,7 @@ class Generator:
                 "body": self.file("body", load.body),
                 "connections": load.connections,
                 "pipeline": load.pipeline,
-                "reuse": load.reuse,
+                "reuse": "one-request" if server.kind.closes else load.reuse,
                 "seconds": seconds,
                 "stragglers": load.stragglers,
             },

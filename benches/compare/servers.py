@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
+import functools
 import os
 import signal
 import socket
@@ -11,11 +11,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 APPS = Path(__file__).resolve().parent / "apps"
-TICKS = os.sysconf("SC_CLK_TCK")
 START_SECONDS = 20
 STOP_SECONDS = 5
 
@@ -29,14 +28,22 @@ class Kind:
     package: str = ""
     # By what a request can wait: see apps/parking.py.
     parking: str | None = None
-    environment: dict[str, str] = field(default_factory=dict)
+    # The interpreter that it is installed for.
+    python: str = sys.executable
+    # Whether it closes each connection without a word, so that none can be used again.
+    closes: bool = False
+    # What a reader should know of its figures.
+    remark: str = ""
 
+    @functools.cache  # noqa: B019 - there are few kinds, and they live as long as the program
     def version(self) -> str | None:
         """The installed version, or None."""
+        program = f"from importlib.metadata import version; print(version({(self.package or self.name)!r}))"
         try:
-            return importlib.metadata.version(self.package or self.name)
-        except importlib.metadata.PackageNotFoundError:
+            told = subprocess.run([self.python, "-c", program], capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError):
             return None
+        return told.stdout.strip()
 
 
 def own(name: str, parking: str | None = None) -> Kind:
@@ -56,8 +63,8 @@ GRANIAN = (
 )
 UWSGI = (
     tool("uwsgi"),
-    *("--http11-socket", "127.0.0.1:{port}", "--module", "{module}:app", "--disable-logging"),
-    *("--die-on-term", "--listen", "4096", "--so-keepalive"),
+    *("--http-socket", "127.0.0.1:{port}", "--module", "{module}:app"),
+    *("--disable-logging", "--die-on-term", "--listen", "4096"),
 )
 GUNICORN = (
     tool("gunicorn"),
@@ -65,8 +72,18 @@ GUNICORN = (
     *("--backlog", "20000", "--worker-connections", "20000", "{module}:app"),
 )
 
+OLD = "meinheld 1.0.2"
+
 KINDS = [
     own("meinheld", "meinheld"),
+    Kind(
+        OLD,
+        ("{python}", "run.py", "meinheld", "{port}", "{module}"),
+        package="meinheld",
+        parking="meinheld",
+        python=f"{sys.prefix}-old/bin/python",
+        remark=f"{OLD} runs on CPython 3.9, the last that it was made for",
+    ),
     own("bjoern"),
     own("fastwsgi"),
     own("freastal"),
@@ -78,8 +95,21 @@ KINDS = [
         parking="gevent",
     ),
     own("gevent", "gevent"),
+    own("eventlet", "eventlet"),
     own("waitress"),
-    Kind("uwsgi", UWSGI),
+    Kind(
+        "uwsgi",
+        UWSGI,
+        closes=True,
+        remark="uwsgi has a connection for each request: kept alive, one would hold up the others",
+    ),
+    Kind(
+        "uwsgi+gevent",
+        (*UWSGI, "--gevent", "20000"),
+        package="uwsgi",
+        parking="gevent",
+        closes=True,
+    ),
 ]
 
 
@@ -98,9 +128,9 @@ class Running:
         self.port = free_port()
         self._directory = tempfile.TemporaryDirectory(prefix="compare-")
         self.log = Path(self._directory.name) / "log"
-        words = {"python": sys.executable, "port": self.port, "module": module, "threads": threads}
+        words = {"python": kind.python, "port": self.port, "module": module, "threads": threads}
         command = [word.format(**words) for word in kind.command]
-        environment = {**os.environ, **kind.environment, "PYTHONPATH": str(APPS)}
+        environment = {**os.environ, "PYTHONPATH": str(APPS)}
         environment["COMPARE_PARKING"] = kind.parking or "threads"
         if logged:
             environment["COMPARE_ACCESS_LOG"] = str(Path(self._directory.name) / "access.log")
@@ -171,14 +201,25 @@ class Running:
                 total += pages * os.sysconf("SC_PAGE_SIZE") // 1024
         return total
 
-    def cpu_seconds(self) -> tuple[float, float]:
-        """Processor time so far: in user mode, and in the kernel."""
-        user = system = 0
+    def cpu_seconds(self) -> float:
+        """Processor time of its threads so far, in user mode and in the kernel, to the nanosecond."""
+        nanoseconds = 0
         for pid in self.pids():
-            with contextlib.suppress(OSError, IndexError):
-                stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-                user, system = user + int(stat[11]), system + int(stat[12])
-        return user / TICKS, system / TICKS
+            for task in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+                with contextlib.suppress(OSError, IndexError):
+                    nanoseconds += int(task.read_text().split()[0])
+        return nanoseconds / 1e9
+
+    def streams(self) -> bool:
+        """Whether the first piece of a body is sent before the last one is made."""
+        with socket.create_connection(("127.0.0.1", self.port), 10) as peer:
+            peer.sendall(b"GET /slowly HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            received = b""
+            while b"first" not in received:
+                if not (piece := peer.recv(65536)):
+                    return False
+                received += piece
+            return b"second" not in received
 
     def stop(self) -> None:
         """End all of its processes."""

@@ -12,6 +12,8 @@ class Cell:
 
     values: list[float] = field(default_factory=list)
     refusal: str = ""
+    # Whether it is shown, but not compared with.
+    aside: bool = False
 
     def median(self) -> float | None:
         """The middle of the rounds, unless one was refused."""
@@ -58,7 +60,7 @@ class Table:
         others = [
             middle
             for column, cell in cells.items()
-            if column != first and (middle := cell.median()) is not None
+            if column != first and not cell.aside and (middle := cell.median()) is not None
         ]
         if not ours or not others:
             return "–"
@@ -79,4 +81,5 @@ def show(cell: Cell | None) -> str:
     if middle is None:
         return "fails"
     digits = 0 if middle >= 100 else 1 if middle >= 10 else 2
-    return f"{middle:,.{digits}f} ±{cell.spread() * 50:.0f} %"
+    shown = f"{middle:,.{digits}f}{'*' * cell.aside}"
+    return f"{shown} ±{cell.spread() * 50:.0f} %" if len(cell.values) > 1 else shown

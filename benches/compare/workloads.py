@@ -56,14 +56,19 @@ class Workload:
     stragglers: int = 0
     # Whether the server writes its access log to a file.
     logged: bool = False
+    # Whether a server that holds the first piece back until the last is there does not count.
+    streamed: bool = False
 
 
 HELLO = plain.HELLO
 PATTERN = bytes(range(256)) * (FILE_BYTES // 256)
 CONNECTION = "Priority: u=0, i"
 
+LOGGED = Workload("hello, its access log on", get("/"), HELLO, logged=True)
+
 WORKLOADS = [
     Workload("hello", get("/"), HELLO),
+    LOGGED,
     Workload("hello, a browser's headers", wire(BROWSER.format(path="/", last=CONNECTION)), HELLO),
     Workload(
         "the same, path and a header differ",
@@ -85,11 +90,18 @@ WORKLOADS = [
     ),
     Workload("1 MiB body", get("/large"), plain.LARGE, connections=16),
     Workload("10 MiB file", get("/file"), PATTERN, connections=8),
-    Workload("100 pieces from a generator", get("/pieces"), plain.PIECE * plain.PIECES),
+    Workload("100 pieces from a generator", get("/pieces"), plain.PIECE * plain.PIECES, streamed=True),
     Workload("park and wake, in pairs", get("/pair"), b"hello", module="parking", stragglers=1),
+    Workload(
+        "the same, a connection each",
+        get("/pair"),
+        b"hello",
+        reuse="one-request",
+        module="parking",
+        stragglers=1,
+    ),
 ]
 
-LOGGED = Workload("hello, access log on", get("/"), HELLO, logged=True)
 BESIDE = Workload("hello", get("/"), b"hello", module="parking")
 
 WAIT = get("/wait?{number}")

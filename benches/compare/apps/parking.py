@@ -32,6 +32,15 @@ class Gevent:
         self.wake = event.set
 
 
+class Eventlet:
+    """An event of eventlet's."""
+
+    def __init__(self, _environ: dict[str, Any]) -> None:
+        event = importlib.import_module("eventlet.event").Event()
+        self.wait = event.wait
+        self.wake = event.send
+
+
 class Threads:
     """An event of the standard library's, in a thread of the server's pool."""
 
@@ -44,6 +53,7 @@ class Threads:
 PLACES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "meinheld": Meinheld,
     "gevent": Gevent,
+    "eventlet": Eventlet,
     "threads": Threads,
 }
 place = PLACES[os.environ.get("COMPARE_PARKING", "meinheld")]
@@ -92,4 +102,5 @@ def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable
 
 
 if place is Meinheld:
-    app = importlib.import_module("meinheld.middleware").SpawnMiddleware(app)
+    middleware = importlib.import_module("meinheld.middleware")
+    app = getattr(middleware, "SpawnMiddleware", middleware.ContinuationMiddleware)(app)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ HELLO = b"Hello, world!\n"
 PLAIN = [("Content-Type", "text/plain")]
 SIZED = [*PLAIN, ("Content-Length", str(len(HELLO)))]
 LARGE = bytes(range(256)) * 4096
+SLOWLY_SECONDS = 0.3
 PIECES = 100
 PIECE = b"x" * 63 + b"\n"
 FILE = os.environ.get("COMPARE_FILE", "")
@@ -25,6 +27,9 @@ def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable
     if path == "/large":
         start_response("200 OK", [*PLAIN, ("Content-Length", str(len(LARGE)))])
         return [LARGE]
+    if path == "/slowly":
+        start_response("200 OK", PLAIN)
+        return slowly()
     if path == "/file":
         return download(environ, start_response)
     if path == "/pieces":
@@ -38,6 +43,13 @@ def pieces() -> Iterator[bytes]:
     """A page that is made piece by piece."""
     for _ in range(PIECES):
         yield PIECE
+
+
+def slowly() -> Iterator[bytes]:
+    """A page whose second half takes a while."""
+    yield b"first"
+    time.sleep(SLOWLY_SECONDS)
+    yield b"second"
 
 
 def download(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:

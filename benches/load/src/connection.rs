@@ -97,7 +97,8 @@ impl Connection {
                     if let Err(fault) = self.take(&buffer[..count], common, &mut answered) {
                         return Outcome::Failed(fault.to_string());
                     }
-                    if count < buffer.len() {
+                    // What only the end of the connection ends is read up to that end.
+                    if count < buffer.len() && !self.reply.lasts_to_end() {
                         return Outcome::Answered(answered);
                     }
                 }

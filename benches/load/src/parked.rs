@@ -16,6 +16,8 @@ use crate::tally::Tally;
 
 const BUFFER_BYTES: usize = 64 * 1024;
 const TICK: Duration = Duration::from_millis(50);
+/// How long a connection may take: the kernel holds those that a server does not accept.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Parks, waits for the word, and wakes; the line of the wake-up's figures.
 pub(crate) fn run(options: &Options) -> io::Result<String> {
@@ -37,6 +39,10 @@ pub(crate) fn run(options: &Options) -> io::Result<String> {
         for event in &events {
             let index = event.token().0;
             let Some(connection) = &mut connections[index] else { continue };
+            if connection.is_idle() {
+                // It has its answer; what the server does with it then is not measured.
+                continue;
+            }
             match connection.pull(&mut buffer, b"") {
                 Outcome::Answered(asked) if asked.is_empty() => {}
                 Outcome::Answered(asked) | Outcome::Ended(asked) if asked.len() == 1 => {
@@ -62,7 +68,7 @@ fn park(options: &Options, poll: &Poll) -> io::Result<Vec<Option<Connection>>> {
     let mut body = Template::new(options.body.clone());
     let mut connections = Vec::with_capacity(options.connections);
     for index in 0..options.connections {
-        let stream = TcpStream::connect(options.address)?;
+        let stream = TcpStream::connect_timeout(&options.address, PATIENCE)?;
         stream.set_nonblocking(true)?;
         let stream = mio::net::TcpStream::from_std(stream);
         let mut connection = Connection::watched(stream, poll.registry(), Token(index))?;

@@ -83,6 +83,11 @@ impl Reply {
         }
     }
 
+    /// Whether the end of the connection is its end.
+    pub(crate) fn lasts_to_end(&self) -> bool {
+        matches!(self.body, Body::UntilEnd)
+    }
+
     fn is_complete(&self) -> bool {
         match &self.body {
             Body::Length(length) => self.matched == *length,
