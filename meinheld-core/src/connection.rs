@@ -37,7 +37,7 @@ use tempfile::SpooledTempFile;
 
 use crate::address::Address;
 use crate::descriptors::Readiness;
-use crate::http::{Decoder, RequestKind};
+use crate::http::{Changes, Decoder, RequestKind};
 use crate::input::Input;
 
 /// Names a connection; that of a closed one names nothing.
@@ -92,6 +92,8 @@ pub(crate) struct Collection {
     pub(crate) head: Vec<u8>,
     /// What a refusal must know of the request.
     pub(crate) kind: RequestKind,
+    /// How the head differs from the last one.
+    pub(crate) changes: Option<Changes>,
     pub(crate) decoder: Decoder,
     /// How many bytes of the body are there.
     pub(crate) bytes: u64,

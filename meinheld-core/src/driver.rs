@@ -16,8 +16,8 @@ use crate::config::ChunkedBodies;
 use crate::connection::{CloseReason, Collection, Connection, ConnectionId, Phase};
 use crate::exchange::{Expectation, RequestBody};
 use crate::http::{
-    BodyError, CONTINUE, Decoder, Framing, HeadIndex, Parsed, RequestFacts, RequestKind,
-    may_complete,
+    BodyError, CONTINUE, Changes, Decoder, Followed, Framing, HeadIndex, Parsed, RequestFacts,
+    RequestKind, may_complete,
 };
 use crate::input::Input;
 use crate::receiving::Received;
@@ -259,9 +259,10 @@ impl<S: Service> Driver<S> {
         if fresh.is_empty() || !worthwhile {
             return Sought::Incomplete(input, scanned);
         }
-        let recalled = self.repeats.borrow().recall(id, unread, &mut self.index.borrow_mut());
-        if let Some(head_bytes) = recalled {
-            self.accept_head(id, input, head_bytes, true);
+        let recalled =
+            self.repeats.borrow_mut().recall(id, unread, limits, &mut self.index.borrow_mut());
+        if let Some(Followed { head_bytes, changes }) = recalled {
+            self.accept_head(id, input, head_bytes, Some(changes));
             return Sought::Handled;
         }
         let parsed = self.index.borrow_mut().parse(unread, limits);
@@ -272,7 +273,7 @@ impl<S: Service> Driver<S> {
             }
             Ok(Parsed::Complete { head_bytes }) => {
                 self.repeats.borrow_mut().keep(id, &unread[..head_bytes], &self.index.borrow());
-                self.accept_head(id, input, head_bytes, false);
+                self.accept_head(id, input, head_bytes, None);
                 Sought::Handled
             }
             Err(error) => {
@@ -304,7 +305,7 @@ impl<S: Service> Driver<S> {
         id: ConnectionId,
         input: Input,
         head_bytes: usize,
-        repeats: bool,
+        changes: Option<Changes>,
     ) {
         let (facts, framing, expectation) = {
             let index = self.index.borrow();
@@ -313,8 +314,11 @@ impl<S: Service> Driver<S> {
             let expectation = if expects { Expectation::Waiting } else { Expectation::None };
             (RequestFacts::of(&head), head.framing(), expectation)
         };
+        let consume = head_bytes;
+        let body = RequestBody::Empty;
+        let mut incoming = Incoming { bytes: input, consume, facts, expectation, body, changes };
         let config = &self.shared.config;
-        let body = match framing {
+        incoming.body = match framing {
             Framing::None | Framing::Length(0) => RequestBody::Empty,
             Framing::Length(left) if left > config.body.body_bytes_max => {
                 return self.refuse(id, 413, facts.kind, &BodyError::TooLarge);
@@ -328,61 +332,52 @@ impl<S: Service> Driver<S> {
                 return self.refuse(id, 411, facts.kind, &"the body announces no length");
             }
             Framing::Length(_) | Framing::Chunked => {
-                return self.begin_collection(id, input, head_bytes, framing, facts, expectation);
+                return self.begin_collection(id, incoming, framing);
             }
         };
-        let (bytes, consume) = (input, head_bytes);
-        self.start(id, Incoming { bytes, consume, facts, expectation, body, repeats });
+        self.start(id, incoming);
     }
 
     fn begin_collection(
         self: &Rc<Self>,
         id: ConnectionId,
-        mut input: Input,
-        head_bytes: usize,
+        mut incoming: Incoming,
         framing: Framing,
-        facts: RequestFacts,
-        expectation: Expectation,
     ) {
+        let Incoming { facts, changes, consume: head_bytes, .. } = incoming;
         let decoder = match Decoder::new(framing, &self.shared.config.body) {
             Ok(decoder) => decoder,
             Err(error) => return self.refuse(id, error.status(), facts.kind, &error),
         };
         let spool = SpooledTempFile::new(self.shared.config.body_memory_bytes_max);
         let (head, kind) = (Vec::new(), facts.kind);
-        let mut collection = Box::new(Collection { head, kind, decoder, bytes: 0, spool });
-        match collection.take(&input.unread()[head_bytes..]) {
+        let mut collection = Box::new(Collection { head, kind, changes, decoder, bytes: 0, spool });
+        let unread = incoming.bytes.unread();
+        match collection.take(&unread[head_bytes..]) {
             Err(error) => self.refuse(id, error.status(), facts.kind, &error),
             Ok(consumed) if collection.decoder.is_done() => {
-                let consume = head_bytes + consumed;
-                let body = collection.into_body();
-                let expectation = Expectation::None;
-                let (bytes, repeats) = (input, false);
-                self.start(id, Incoming { bytes, consume, facts, expectation, body, repeats });
+                incoming.consume += consumed;
+                incoming.body = collection.into_body();
+                incoming.expectation = Expectation::None;
+                self.start(id, incoming);
             }
             Ok(consumed) => {
-                collection.head = input.unread()[..head_bytes].to_vec();
-                input.consume(head_bytes + consumed);
-                self.wait_for_body(id, collection, input, expectation);
+                collection.head = unread[..head_bytes].to_vec();
+                incoming.bytes.consume(head_bytes + consumed);
+                self.wait_for_body(id, collection, incoming);
             }
         }
     }
 
-    fn wait_for_body(
-        &self,
-        id: ConnectionId,
-        collection: Box<Collection>,
-        input: Input,
-        expectation: Expectation,
-    ) {
-        let input = self.shared.buffers.borrow_mut().shrink(input);
+    fn wait_for_body(&self, id: ConnectionId, collection: Box<Collection>, incoming: Incoming) {
+        let input = self.shared.buffers.borrow_mut().shrink(incoming.bytes);
         self.shared.with(id, |connection| {
             connection.phase = Phase::Collecting(collection);
             connection.input = input;
             connection.scanned = 0;
         });
         self.shared.arm_in(id, self.shared.config.body_timeout);
-        if expectation == Expectation::Waiting {
+        if incoming.expectation == Expectation::Waiting {
             self.ask_for_body(id);
         }
     }
@@ -439,11 +434,11 @@ impl<S: Service> Driver<S> {
         let parsed = self.index.borrow_mut().parse(&head, &self.shared.config.head);
         debug_assert!(matches!(parsed, Ok(Parsed::Complete { .. })), "it was complete before");
         let facts = RequestFacts::of(&self.index.borrow().view(&head));
-        let consume = head.len();
+        let (consume, changes) = (head.len(), collection.changes);
         let body = collection.into_body();
         let expectation = Expectation::None;
-        let (bytes, repeats) = (head.into(), false);
-        self.start(id, Incoming { bytes, consume, facts, expectation, body, repeats });
+        let bytes = head.into();
+        self.start(id, Incoming { bytes, consume, facts, expectation, body, changes });
         Step::Wait
     }
 

@@ -1,5 +1,5 @@
 //! The heads that connections have sent last, with what parsing them said: most clients send the same
-//! bytes again and again, and what is the same byte for byte need not be parsed twice.
+//! lines again and again, and what is the same byte for byte need not be parsed twice.
 //!
 //! Each connection is compared with its own past only, so that no client can find out by the time that
 //! an answer takes what another one has sent. A slot is shared by the connections whose numbers fall
@@ -7,7 +7,7 @@
 //! so that connections of one request pay nothing. Not here: parsing.
 
 use crate::connection::ConnectionId;
-use crate::http::HeadIndex;
+use crate::http::{Changes, Followed, HeadIndex, HeadLimits};
 
 /// How many connections are remembered.
 const SLOTS: usize = 512;
@@ -34,31 +34,48 @@ impl Repeats {
         Repeats { slots: (0..SLOTS).map(|_| Slot::default()).collect() }
     }
 
-    /// If `unread` begins with the last head of this connection: its length, with `index` made that
-    /// of it.
+    /// If `unread` begins with the last head of this connection, or with one that can be told by it: how
+    /// it differs, with `index` made that of it. It is the last head from then on.
     pub(crate) fn recall(
-        &self,
+        &mut self,
         id: ConnectionId,
         unread: &[u8],
+        limits: &HeadLimits,
         index: &mut HeadIndex,
-    ) -> Option<usize> {
-        let slot = &self.slots[id.slot() % SLOTS];
-        let known = slot.owner == Some(id) && !slot.head.is_empty();
-        (known && unread.starts_with(&slot.head)).then(|| {
-            index.copy_from(&slot.index);
-            slot.head.len()
-        })
+    ) -> Option<Followed> {
+        let slot = &mut self.slots[id.slot() % SLOTS];
+        if slot.owner != Some(id) || slot.head.is_empty() {
+            return None;
+        }
+        index.copy_from(&slot.index);
+        let head_bytes = slot.head.len();
+        if unread.starts_with(&slot.head) {
+            return Some(Followed { head_bytes, changes: Changes::default() });
+        }
+        let short = &unread[..unread.len().min(HEAD_BYTES_MAX)];
+        let followed = index.follow(&slot.head, short, limits)?;
+        slot.keep(&unread[..followed.head_bytes], index);
+        Some(followed)
     }
 
     /// Keeps a head that was parsed.
     pub(crate) fn keep(&mut self, id: ConnectionId, head: &[u8], index: &HeadIndex) {
         let slot = &mut self.slots[id.slot() % SLOTS];
-        slot.head.clear();
-        if slot.owner != Some(id) {
+        if slot.owner == Some(id) {
+            slot.keep(head, index);
+        } else {
             slot.owner = Some(id);
-        } else if head.len() <= HEAD_BYTES_MAX {
-            slot.head.extend_from_slice(head);
-            slot.index.copy_from(index);
+            slot.head.clear();
+        }
+    }
+}
+
+impl Slot {
+    fn keep(&mut self, head: &[u8], index: &HeadIndex) {
+        self.head.clear();
+        if head.len() <= HEAD_BYTES_MAX {
+            self.head.extend_from_slice(head);
+            self.index.copy_from(index);
         }
     }
 }
@@ -89,22 +106,41 @@ mod tests {
         index
     }
 
+    /// What is recalled on a connection: how long the head is, and how it differs.
+    fn recall(
+        repeats: &mut Repeats,
+        id: ConnectionId,
+        unread: &[u8],
+        index: &mut HeadIndex,
+    ) -> Option<(usize, Changes)> {
+        let followed = repeats.recall(id, unread, &HeadLimits::default(), index);
+        followed.map(|followed| (followed.head_bytes, followed.changes))
+    }
+
     #[test]
-    fn the_same_bytes_on_the_same_connection_are_known_from_the_third_time_on() {
+    fn the_same_lines_on_the_same_connection_are_known_from_the_third_time_on() {
         let [one, other] = ids(&mut Connections::default());
         let (mut repeats, mut index) = (Repeats::new(), HeadIndex::new());
         let head = b"GET /a HTTP/1.1\r\nHost: a\r\nX: b\r\n\r\n";
         repeats.keep(one, head, &parsed(head));
-        assert_eq!(repeats.recall(one, head, &mut index), None, "it may be the only one");
+        assert_eq!(recall(&mut repeats, one, head, &mut index), None, "it may be the only one");
         repeats.keep(one, head, &parsed(head));
         let more = [&head[..], b"GET"].concat();
-        assert_eq!(repeats.recall(one, &more, &mut index), Some(head.len()));
+        let same = Some((head.len(), Changes::default()));
+        assert_eq!(recall(&mut repeats, one, &more, &mut index), same);
         let view = index.view(&more);
         assert_eq!((view.target().path(), view.header("x")), (&b"/a"[..], Some(&b"b"[..])));
-        assert_eq!(repeats.recall(other, head, &mut index), None, "nobody else's past counts");
-        assert_eq!(repeats.recall(one, &head[..20], &mut index), None);
-        let changed = b"GET /b HTTP/1.1\r\nHost: a\r\nX: b\r\n\r\n";
-        assert_eq!(repeats.recall(one, changed, &mut index), None);
+        assert_eq!(recall(&mut repeats, other, head, &mut index), None, "nobody else's past");
+        assert_eq!(recall(&mut repeats, one, &head[..20], &mut index), None);
+        assert_eq!(recall(&mut repeats, one, head, &mut index), same, "what was incomplete comes");
+        let next = b"GET /bc HTTP/1.1\r\nHost: a\r\nX: d\r\n\r\n";
+        let (head_bytes, changes) = recall(&mut repeats, one, next, &mut index).unwrap();
+        assert_eq!((head_bytes, changes.target()), (next.len(), true));
+        assert_eq!(changes.values().collect::<Vec<_>>(), [1]);
+        let view = index.view(next);
+        assert_eq!((view.target().path(), view.header("x")), (&b"/bc"[..], Some(&b"d"[..])));
+        let same = Some((next.len(), Changes::default()));
+        assert_eq!(recall(&mut repeats, one, next, &mut index), same, "it is the last one now");
     }
 
     #[test]
@@ -116,8 +152,8 @@ mod tests {
         repeats.keep(first, head, &parsed(head));
         repeats.keep(first, head, &parsed(head));
         repeats.keep(last, head, &parsed(head));
-        assert_eq!(repeats.recall(first, head, &mut index), None);
+        assert_eq!(recall(&mut repeats, first, head, &mut index), None);
         repeats.keep(first, head, &parsed(head));
-        assert_eq!(repeats.recall(first, head, &mut index), None);
+        assert_eq!(recall(&mut repeats, first, head, &mut index), None);
     }
 }

@@ -13,7 +13,7 @@ use crate::client::Client;
 use crate::connection::{CloseReason, Connection, ConnectionId, Phase};
 use crate::driver::Driver;
 use crate::exchange::{Conclusion, Exchange, Expectation, RequestBody};
-use crate::http::RequestFacts;
+use crate::http::{Changes, RequestFacts};
 use crate::input::Input;
 use crate::service::{ConnectionInfo, Report, Service};
 use crate::sys;
@@ -27,8 +27,8 @@ pub(crate) struct Incoming {
     pub(crate) facts: RequestFacts,
     pub(crate) expectation: Expectation,
     pub(crate) body: RequestBody,
-    /// Whether the head is the last one again.
-    pub(crate) repeats: bool,
+    /// How the head differs from the last one.
+    pub(crate) changes: Option<Changes>,
 }
 
 impl<S: Service> Driver<S> {
@@ -68,9 +68,9 @@ impl<S: Service> Driver<S> {
             .shared
             .with(id, |connection| (Rc::clone(&connection.peer), Arc::clone(&connection.local)));
         let Some((peer, local)) = known else { return };
-        let Incoming { bytes, consume, facts, expectation, body, repeats } = incoming;
+        let Incoming { bytes, consume, facts, expectation, body, changes } = incoming;
         let (body_bytes, number) = (body.length(), id.number());
-        let connection = ConnectionInfo { peer: &peer, local: &local, body_bytes, number, repeats };
+        let connection = ConnectionInfo { peer: &peer, local: &local, body_bytes, number, changes };
         let client = Client::new(Rc::clone(&self.shared), id);
         let mut exchange = Exchange::new(client, facts, expectation, body);
         let served = catch_unwind(AssertUnwindSafe(|| {

@@ -10,7 +10,7 @@ use meinheld_coro::{StackError, TaskLocalFactory};
 
 use crate::address::Address;
 use crate::exchange::Exchange;
-use crate::http::Head;
+use crate::http::{Changes, Head};
 
 /// An application: called once for each request, in a coroutine of the request's own.
 pub trait Service: 'static {
@@ -68,8 +68,9 @@ pub struct ConnectionInfo<'a> {
     pub body_bytes: Option<u64>,
     /// The connection itself, in a number that no other one has. The lower half is small.
     pub number: u64,
-    /// Whether the head is, byte for byte, the one that was accepted before it on this connection.
-    pub repeats: bool,
+    /// How the head differs from the one that was accepted before it on this connection, if that is
+    /// known.
+    pub changes: Option<Changes>,
 }
 
 /// Something that went wrong outside of a call.

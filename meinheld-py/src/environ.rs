@@ -8,14 +8,14 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use meinheld_core::http::{Framing, Head, TargetForm, Version, percent_decode_path};
+use meinheld_core::http::{Changes, Framing, Head, TargetForm, Version, percent_decode_path};
 use meinheld_core::{Address, ConnectionInfo};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
 use crate::file_wrapper::FileWrapper;
-use crate::templates::Templates;
+use crate::templates::{Template, Templates};
 use crate::text::latin_1;
 
 /// How many header names are kept; more would let clients fill the memory.
@@ -94,36 +94,33 @@ impl Environs {
         head: &Head<'_>,
         connection: &ConnectionInfo<'_>,
     ) -> PyResult<Bound<'py, PyDict>> {
-        let number = connection.number;
-        if connection.repeats
-            && let Some(template) = self.templates.borrow().known(py, number)
-        {
-            return template.copy();
+        let template = self.templates.borrow_mut().take(connection.number);
+        // RFC 9112 section 3.2.2: an authority takes the place of the Host header.
+        match (template, connection.changes) {
+            (Some(template), Some(changes)) if head.target().authority().is_none() => {
+                self.build_changed(py, head, connection.number, template, changes)
+            }
+            _ => self.build_new(py, head, connection),
         }
-        if let Some(environ) = self.build_changed(py, head, number)? {
-            return Ok(environ);
-        }
-        self.build_new(py, head, connection)
     }
 
     /// The environ of a request that differs from the last one of its connection in the target, or in
-    /// the values of headers: the template follows, and is copied.
+    /// the values of headers, or in nothing: the template follows, and is copied.
     fn build_changed<'py>(
         &self,
         py: Python<'py>,
         head: &Head<'_>,
         number: u64,
-    ) -> PyResult<Option<Bound<'py, PyDict>>> {
-        let mut templates = self.templates.borrow_mut();
-        let key_at = |position, name: &str| self.key_at(py, position, name);
-        let Some(changing) = templates.changing(number, head, key_at) else { return Ok(None) };
-        let template = changing.follow(py, head)?;
-        if changing.target_differs(head) {
-            self.set_request_line(&template, head)?;
-            changing.note_target(head);
+        template: Template,
+        changes: Changes,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let followed = template.follow(py, head, changes)?;
+        if changes.target() {
+            self.set_target(followed, head)?;
         }
-        templates.changed(number);
-        template.copy().map(Some)
+        let environ = followed.copy()?;
+        self.templates.borrow_mut().put_back(number, template);
+        Ok(environ)
     }
 
     fn build_new<'py>(
@@ -155,8 +152,14 @@ impl Environs {
 
     fn set_request_line(&self, environ: &Bound<'_, PyDict>, head: &Head<'_>) -> PyResult<()> {
         let py = environ.py();
-        let target = head.target();
         environ.set_item(intern!(py, "REQUEST_METHOD"), method(py, head.method()))?;
+        environ.set_item(intern!(py, "SERVER_PROTOCOL"), protocol(py, head.version()))?;
+        self.set_target(environ, head)
+    }
+
+    fn set_target(&self, environ: &Bound<'_, PyDict>, head: &Head<'_>) -> PyResult<()> {
+        let py = environ.py();
+        let target = head.target();
         let mut path = self.path.borrow_mut();
         path.clear();
         if target.form() != TargetForm::Asterisk {
@@ -168,8 +171,7 @@ impl Environs {
         environ.set_item(intern!(py, "QUERY_STRING"), latin_1(py, target.query()))?;
         let is_plain = target.raw() == path.as_slice();
         let raw = if is_plain { path_info } else { latin_1(py, target.raw()) };
-        environ.set_item(intern!(py, "RAW_URI"), raw)?;
-        environ.set_item(intern!(py, "SERVER_PROTOCOL"), protocol(py, head.version()))
+        environ.set_item(intern!(py, "RAW_URI"), raw)
     }
 
     /// The key of a header, which most often is what it was the last time in this position.

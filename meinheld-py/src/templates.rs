@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   the head is the last one again ──▶ copy the template
-//!   the same header names, other values or another target ──▶ change those in the template, copy it
+//!   the same lines with other values or another target ──▶ change those in the template, copy it
 //!   anything else ──▶ build the environ anew, keep a copy as the template
 //! ```
 //!
@@ -12,7 +12,7 @@
 //! a connection's second request on, so that connections of one request pay nothing. Not here: what
 //! an environ consists of.
 
-use meinheld_core::http::{Framing, Head};
+use meinheld_core::http::{Changes, Framing, Head};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
@@ -40,15 +40,9 @@ struct Slot {
 /// The environ of a connection's last request, as it was before the application had it.
 pub(crate) struct Template {
     environ: Py<PyDict>,
-    method: Box<str>,
-    target: Vec<u8>,
-    /// INVARIANT: the environ has these keys with these values, which no other header contributed to.
-    headers: Vec<Header>,
-}
-
-struct Header {
-    key: Py<PyString>,
-    value: Vec<u8>,
+    /// INVARIANT: the environ has the key of each header with its value, which no other header
+    /// contributed to.
+    keys: Vec<Py<PyString>>,
 }
 
 impl Templates {
@@ -56,38 +50,16 @@ impl Templates {
         Templates { slots: (0..SLOTS).map(|_| Slot::default()).collect() }
     }
 
-    /// The template of a connection whose head is the last one again.
-    pub(crate) fn known<'py>(&self, py: Python<'py>, number: u64) -> Option<Bound<'py, PyDict>> {
-        let slot = &self.slots[index(number)];
-        let template = slot.template.as_ref().filter(|_| slot.owner == Some(number));
-        template.map(|template| template.environ.bind(py).clone())
-    }
-
-    /// The template of a connection whose head has the same method, version and header names as the
-    /// last. For any other head it is forgotten.
-    pub(crate) fn changing<'py>(
-        &mut self,
-        number: u64,
-        head: &Head<'_>,
-        key_at: impl Fn(usize, &str) -> Bound<'py, PyString>,
-    ) -> Option<&mut Template> {
+    /// Takes out the template of a connection, to be put [back](Self::put_back) when it is of the
+    /// connection's next request: if that fails midway it is gone.
+    pub(crate) fn take(&mut self, number: u64) -> Option<Template> {
         let slot = &mut self.slots[index(number)];
-        if slot.owner != Some(number) {
-            return None;
-        }
-        let same = slot.template.as_ref().is_some_and(|template| template.has(head, key_at));
-        if !same {
-            slot.template = None;
-            return None;
-        }
-        // Nobody's until it has been changed: what ended halfway, without memory, is not to be copied.
-        slot.owner = None;
-        slot.template.as_mut()
+        if slot.owner == Some(number) { slot.template.take() } else { None }
     }
 
-    /// What [`changing`](Self::changing) gave follows the head now.
-    pub(crate) fn changed(&mut self, number: u64) {
-        self.slots[index(number)].owner = Some(number);
+    /// Puts back what was taken out for the same connection.
+    pub(crate) fn put_back(&mut self, number: u64, template: Template) {
+        self.slots[index(number)].template = Some(template);
     }
 
     /// Keeps a copy of an environ that was built anew for this head.
@@ -99,9 +71,9 @@ impl Templates {
         key_at: impl Fn(usize, &str) -> Bound<'py, PyString>,
     ) -> PyResult<()> {
         let slot = &mut self.slots[index(number)];
-        if slot.owner != Some(number) {
-            *slot = Slot { owner: Some(number), template: None };
-        } else if is_plain(head) {
+        let is_known = slot.owner == Some(number);
+        *slot = Slot { owner: Some(number), template: None };
+        if is_known && is_plain(head) {
             slot.template = Template::of(environ, head, key_at)?;
         }
         Ok(())
@@ -115,63 +87,32 @@ impl Template {
         head: &Head<'_>,
         key_at: impl Fn(usize, &str) -> Bound<'py, PyString>,
     ) -> PyResult<Option<Template>> {
-        let mut headers: Vec<Header> = Vec::with_capacity(head.headers().len());
-        for (position, (name, value)) in head.headers().enumerate() {
-            let key = key_at(position, name);
+        let mut keys = Vec::with_capacity(head.headers().len());
+        for (position, (name, _)) in head.headers().enumerate() {
             // Not by identity: the keys of names that are not kept are made anew each time.
             if head.headers().take(position).any(|(earlier, _)| have_one_key(earlier, name)) {
                 return Ok(None);
             }
-            headers.push(Header { key: key.unbind(), value: value.to_vec() });
+            keys.push(key_at(position, name).unbind());
         }
-        let environ = environ.copy()?.unbind();
-        let (method, target) = (head.method().into(), head.target().raw().to_vec());
-        Ok(Some(Template { environ, method, target, headers }))
+        Ok(Some(Template { environ: environ.copy()?.unbind(), keys }))
     }
 
-    /// Whether the head has the same keys in the same order. Two objects may be one key whose name is
-    /// not kept, and then the environ is built anew; one object is one key always.
-    fn has<'py>(
-        &self,
-        head: &Head<'_>,
-        key_at: impl Fn(usize, &str) -> Bound<'py, PyString>,
-    ) -> bool {
-        is_plain(head)
-            && head.method() == &*self.method
-            && head.headers().len() == self.headers.len()
-            && head
-                .headers()
-                .enumerate()
-                .zip(&self.headers)
-                .all(|((position, (name, _)), known)| known.key.is(key_at(position, name)))
-    }
-
-    /// Puts the values in that are not as they were; the environ.
+    /// Puts in the values of headers that are not as they were; the environ. The head's names are as
+    /// they were.
     pub(crate) fn follow<'py>(
-        &mut self,
+        &self,
         py: Python<'py>,
         head: &Head<'_>,
-    ) -> PyResult<Bound<'py, PyDict>> {
-        let environ = self.environ.bind(py).clone();
-        for (known, (_, value)) in self.headers.iter_mut().zip(head.headers()) {
-            if known.value != value {
-                environ.set_item(known.key.bind(py), latin_1(py, value))?;
-                known.value.clear();
-                known.value.extend_from_slice(value);
+        changes: Changes,
+    ) -> PyResult<&Bound<'py, PyDict>> {
+        let environ = self.environ.bind(py);
+        for position in changes.values() {
+            if let (Some(key), Some((_, value))) = (self.keys.get(position), head.field(position)) {
+                environ.set_item(key.bind(py), latin_1(py, value))?;
             }
         }
         Ok(environ)
-    }
-
-    /// Whether what follows from the target has to be put in, too.
-    pub(crate) fn target_differs(&self, head: &Head<'_>) -> bool {
-        self.target != head.target().raw()
-    }
-
-    /// It has been.
-    pub(crate) fn note_target(&mut self, head: &Head<'_>) {
-        self.target.clear();
-        self.target.extend_from_slice(head.target().raw());
     }
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,50 @@ def test_each_environ_is_as_on_a_fresh_connection(lab: Lab, times: int) -> None:
     for environ in (*shown, *expected):
         environ.pop("REMOTE_PORT", None)
     assert shown == expected
+
+
+#: What is drawn from at random: names in several spellings, of which some fall together.
+NAMES = ["Cookie", "cookie", "Accept", "X-A", "X-a", "Content-Type", "Content-Length", "Connection", "X_A", "Range"]
+CONTENTS = ["", "0", "a", "a b", "keep-alive", "caf\xe9", "x" * 40]
+TARGETS = ["/", "/a", "/a?b=c", "/a%2Fb?", "/%c3%a9", "http://other.test/a?b", "/" + "long/" * 9]
+
+
+def some_changes(chance: random.Random, target: str, headers: list[tuple[str, str]]) -> tuple[str, list[tuple[str, str]]]:
+    """The next request: mostly the last one with other values, as clients send them."""
+    headers = list(headers)
+    if chance.random() < 0.5:
+        target = chance.choice(TARGETS)
+    for position, (name, _) in enumerate(headers):
+        if chance.random() < 0.3:
+            value = "0" if name == "Content-Length" else chance.choice(CONTENTS)
+            headers[position] = (name, value)
+    if chance.random() < 0.2 and len(headers) < 8:
+        name = chance.choice(NAMES)
+        if name != "Content-Length" or name not in dict(headers):
+            headers.insert(chance.randrange(len(headers) + 1), (name, "0"))
+    if chance.random() < 0.1 and headers:
+        del headers[chance.randrange(len(headers))]
+    return target, headers
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_course_of_requests_has_the_environs_of_fresh_connections(lab: Lab, seed: int) -> None:
+    """Values and targets change, lines come and go."""
+    chance = random.Random(seed)
+    name = lab.define(SOURCE)
+    target, headers = "/", [("Cookie", "a"), ("Accept", "b")]
+    with lab.connect() as kept:
+        for _ in range(150):
+            target, headers = some_changes(chance, target, headers)
+            lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
+            wire = request(name, "GET", target, lines)
+            kept.send(wire)
+            shown = json.loads(kept.response().body)
+            with lab.connect() as fresh:
+                fresh.send(wire)
+                expected = json.loads(fresh.response().body)
+            assert shown.pop("REMOTE_PORT") and expected.pop("REMOTE_PORT")
+            assert shown == expected, wire
 
 
 def test_a_chunked_body_has_its_own_length(lab: Lab) -> None:

@@ -118,7 +118,7 @@ pub(crate) fn list_elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Without the optional white space, SP and HTAB, at both ends; RFC 9110 section 5.6.3.
-fn trim_ows(mut bytes: &[u8]) -> &[u8] {
+pub(super) fn trim_ows(mut bytes: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = bytes {
         bytes = rest;
     }

@@ -14,6 +14,7 @@
 mod error;
 mod facts;
 mod fault;
+mod follow;
 mod limits;
 mod view;
 
@@ -21,6 +22,7 @@ use std::mem::MaybeUninit;
 
 pub use error::HeadError;
 pub use facts::Framing;
+pub use follow::{Changes, Followed};
 pub use limits::{HeadLimits, UnderscoreHeaders};
 pub use view::{Head, RequestKind};
 
@@ -82,6 +84,8 @@ pub struct HeadIndex {
     facts: Facts,
     framing: Framing,
     fields: Vec<FieldSpans>,
+    /// Whether there are field lines that were left out.
+    has_gaps: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -137,8 +141,7 @@ impl HeadIndex {
         let mut fields = std::mem::take(&mut self.fields);
         fields.clear();
         fields.extend_from_slice(&other.fields);
-        let HeadIndex { method, target, target_layout, version, facts, framing, .. } = *other;
-        *self = Self { method, target, target_layout, version, facts, framing, fields };
+        *self = Self { fields, ..*other };
     }
 
     fn clear(&mut self) {
@@ -182,9 +185,15 @@ impl HeadIndex {
             let value = Span::of(header.value, bytes);
             match Known::of(name) {
                 // A CGI variable HTTP_PROXY would redirect the application's own requests.
-                Some(Known::Proxy) => continue,
-                Some(known) => self.facts.note(known, header.value, value)?,
-                None if is_dropped(name, limits) => continue,
+                Some(Known::Proxy) => {
+                    self.has_gaps = true;
+                    continue;
+                }
+                Some(known) => self.facts.note(known, header.value, self.fields.len())?,
+                None if is_dropped(name, limits) => {
+                    self.has_gaps = true;
+                    continue;
+                }
                 None => {}
             }
             self.fields.push(FieldSpans { name: Span::of(name, bytes), value });

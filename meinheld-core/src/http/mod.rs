@@ -29,8 +29,8 @@ pub use date::DateCache;
 pub use encoding::{CHUNK_END, ChunkHeader, LAST_CHUNK};
 pub(crate) use grammar::{is_token, list_elements};
 pub use head::{
-    Framing, Head, HeadError, HeadIndex, HeadLimits, Parsed, RequestKind, UnderscoreHeaders,
-    Version, may_complete,
+    Changes, Followed, Framing, Head, HeadError, HeadIndex, HeadLimits, Parsed, RequestKind,
+    UnderscoreHeaders, Version, may_complete,
 };
 pub use response::{
     BodyEncoding, BodyPlan, CONTINUE, KeepAlive, RequestFacts, ResponseBuilder, ResponseError,

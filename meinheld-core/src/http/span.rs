@@ -28,6 +28,17 @@ impl Span {
     pub(super) fn start(self) -> usize {
         self.start as usize
     }
+
+    /// The offset behind the last byte.
+    pub(super) fn end(self) -> usize {
+        self.end as usize
+    }
+
+    /// The same length, as far from `to` as this is from `from`.
+    pub(super) fn moved(self, from: usize, to: usize) -> Self {
+        let moved = |at: u32| at.wrapping_add(offset(to)).wrapping_sub(offset(from));
+        Self { start: moved(self.start), end: moved(self.end) }
+    }
 }
 
 fn offset(at: usize) -> u32 {

@@ -4,7 +4,6 @@
 
 use super::super::grammar::{is_token, list_elements, parse_decimal};
 use super::super::host::is_host;
-use super::super::span::Span;
 use super::{HeadError, Version};
 
 /// How many digits a Content-Length may have: as many as the greatest 64-bit number.
@@ -76,9 +75,10 @@ enum Coding {
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Facts {
-    pub(super) host: Option<Span>,
-    pub(super) upgrade: Option<Span>,
-    pub(super) content_type: Option<Span>,
+    /// These are positions among the fields.
+    pub(super) host: Option<usize>,
+    pub(super) upgrade: Option<usize>,
+    pub(super) content_type: Option<usize>,
     pub(super) connection: ConnectionOptions,
     pub(super) expects_continue: bool,
     content_length: Option<u64>,
@@ -86,10 +86,15 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    /// Takes in one field: `value`, which lies at `span`.
-    pub(super) fn note(&mut self, known: Known, value: &[u8], span: Span) -> Result<(), HeadError> {
+    /// Takes in the field at `position`.
+    pub(super) fn note(
+        &mut self,
+        known: Known,
+        value: &[u8],
+        position: usize,
+    ) -> Result<(), HeadError> {
         match known {
-            Known::Host => self.note_host(value, span),
+            Known::Host => self.note_host(value, position),
             Known::Expect => self.note_expect(value),
             Known::ContentLength => self.note_content_length(value),
             Known::TransferEncoding => self.note_transfer_encoding(value),
@@ -98,11 +103,11 @@ impl Facts {
                 Ok(())
             }
             Known::Upgrade => {
-                self.upgrade.get_or_insert(span);
+                self.upgrade.get_or_insert(position);
                 Ok(())
             }
             Known::ContentType => {
-                self.content_type.get_or_insert(span);
+                self.content_type.get_or_insert(position);
                 Ok(())
             }
             Known::Proxy => Ok(()),
@@ -131,14 +136,14 @@ impl Facts {
     }
 
     /// RFC 9112 section 3.2. The empty value is what a client without an authority must send.
-    fn note_host(&mut self, value: &[u8], span: Span) -> Result<(), HeadError> {
+    fn note_host(&mut self, value: &[u8], position: usize) -> Result<(), HeadError> {
         if self.host.is_some() {
             return Err(HeadError::HostRepeated);
         }
         if !value.is_empty() && !is_host(value) {
             return Err(HeadError::HostMalformed);
         }
-        self.host = Some(span);
+        self.host = Some(position);
         Ok(())
     }
 

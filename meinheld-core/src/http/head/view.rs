@@ -60,6 +60,12 @@ impl<'b> Head<'b> {
             .map(move |field| (text(field.name.slice(bytes)), field.value.slice(bytes)))
     }
 
+    /// The header at this position in [`headers`](Self::headers); its name in bytes.
+    pub fn field(&self, position: usize) -> Option<(&'b [u8], &'b [u8])> {
+        let field = self.index.fields.get(position)?;
+        Some((field.name.slice(self.bytes), field.value.slice(self.bytes)))
+    }
+
     /// The value of the first header called `name`, in any case.
     pub fn header(&self, name: &str) -> Option<&'b [u8]> {
         self.index
@@ -94,12 +100,12 @@ impl<'b> Head<'b> {
     /// It is a wish that may be ignored: a request with it is a request like any other.
     pub fn upgrade(&self) -> Option<&'b [u8]> {
         let named = self.index.facts.connection.upgrade && self.index.version == Version::Http11;
-        self.index.facts.upgrade.filter(|_| named).map(|span| span.slice(self.bytes))
+        self.index.facts.upgrade.filter(|_| named).map(|position| self.value(position))
     }
 
     /// The value of Content-Type, the first if there are several.
     pub fn content_type(&self) -> Option<&'b [u8]> {
-        self.index.facts.content_type.map(|span| span.slice(self.bytes))
+        self.index.facts.content_type.map(|position| self.value(position))
     }
 
     /// `host[:port]` that the request is for: the target's authority if it has one, else the Host
@@ -107,7 +113,11 @@ impl<'b> Head<'b> {
     pub fn host(&self) -> Option<&'b [u8]> {
         self.target()
             .authority()
-            .or_else(|| self.index.facts.host.map(|span| span.slice(self.bytes)))
+            .or_else(|| self.index.facts.host.map(|position| self.value(position)))
+    }
+
+    fn value(&self, position: usize) -> &'b [u8] {
+        self.index.fields[position].value.slice(self.bytes)
     }
 }
 
