@@ -19,7 +19,9 @@ mod file;
 mod output;
 mod upgrade;
 
+use std::cell::OnceCell;
 use std::io;
+use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -40,13 +42,31 @@ const DISCARD_BYTES_MAX: u64 = 64 * 1024;
 
 /// A request's body, and the response to it.
 pub struct Exchange {
-    /// Boxed, since an exchange is moved about, and a suspended request's stack is to stay small.
-    state: Box<State>,
+    client: Client,
+    facts: RequestFacts,
+    state: Held,
+}
+
+/// The rest of an exchange. Boxed, since an exchange is moved about, and a suspended request's stack is
+/// to stay small; of one that was detached nothing is left, and a broken one is made if it is used.
+struct Held(OnceCell<Box<State>>);
+
+impl Deref for Held {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        self.0.get_or_init(State::broken)
+    }
+}
+
+impl DerefMut for Held {
+    fn deref_mut(&mut self) -> &mut State {
+        self.0.get_or_init(State::broken);
+        self.0.get_mut().expect("it is there or was made just now")
+    }
 }
 
 struct State {
-    client: Client,
-    facts: RequestFacts,
     expectation: Expectation,
     body: RequestBody,
     response: Response,
@@ -61,6 +81,29 @@ struct State {
     /// which earlier responses may go out, does not give way.
     received_in: Option<Instant>,
     sent_in: Option<Instant>,
+}
+
+impl State {
+    fn new(expectation: Expectation, body: RequestBody, response: Response) -> State {
+        State {
+            expectation,
+            body,
+            response,
+            known_length: None,
+            status: 0,
+            body_bytes_sent: 0,
+            mismatch: None,
+            muted: false,
+            written: None,
+            received_in: None,
+            sent_in: None,
+        }
+    }
+
+    #[cold]
+    fn broken() -> Box<State> {
+        Box::new(State::new(Expectation::None, RequestBody::Broken, Response::Broken))
+    }
 }
 
 enum Response {
@@ -131,27 +174,13 @@ impl Exchange {
         expectation: Expectation,
         body: RequestBody,
     ) -> Exchange {
-        let state = State {
-            client,
-            facts,
-            expectation,
-            body,
-            response: Response::Unbegun,
-            known_length: None,
-            status: 0,
-            body_bytes_sent: 0,
-            mismatch: None,
-            muted: false,
-            written: None,
-            received_in: None,
-            sent_in: None,
-        };
-        Exchange { state: Box::new(state) }
+        let state = Box::new(State::new(expectation, body, Response::Unbegun));
+        Exchange { client, facts, state: Held(OnceCell::from(state)) }
     }
 
     /// The client at the other end.
     pub fn client(&self) -> &Client {
-        &self.state.client
+        &self.client
     }
 
     /// Begins the response; nothing is sent before the first byte of its body, or its end. One that
@@ -208,7 +237,7 @@ impl Exchange {
     pub fn mute(&mut self, muted: bool) {
         if muted {
             // What came before the other means is the server's still.
-            let _ = self.state.client.shared.flush(self.state.client.id);
+            let _ = self.client.shared.flush(self.client.id);
         }
         self.state.muted = muted;
     }
@@ -217,11 +246,8 @@ impl Exchange {
     /// client. To be put back before [`Service::call`](crate::Service::call) returns.
     #[must_use = "what is not put back is broken off"]
     pub fn detach(&mut self) -> Exchange {
-        let State { client, facts, .. } = &*self.state;
-        let (none, broken) = (Expectation::None, RequestBody::Broken);
-        let mut broken = Exchange::new(client.clone(), *facts, none, broken);
-        broken.state.response = Response::Broken;
-        std::mem::replace(self, broken)
+        let state = Held(OnceCell::new());
+        std::mem::replace(self, Exchange { client: self.client.clone(), facts: self.facts, state })
     }
 
     /// Sends a piece of the body, and the head before the first; may wait for the client. An empty
@@ -279,7 +305,7 @@ impl Exchange {
         headers: impl IntoIterator<Item = (&'h [u8], &'h [u8])>,
     ) -> io::Result<()> {
         let mut hints = Vec::new();
-        early_hints(self.state.facts.version, headers, &mut hints)
+        early_hints(self.facts.version, headers, &mut hints)
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         if self.is_head_sent() {
             let error = BeginError::HeadSent;
@@ -345,8 +371,8 @@ impl Exchange {
         let mut out = Vec::new();
         error_response(
             status,
-            self.state.facts.kind,
-            &self.state.client.shared.fields.borrow(),
+            self.facts.kind,
+            &self.client.shared.fields.borrow(),
             &mut out,
         );
         self.state.status = status;
@@ -424,7 +450,7 @@ impl Exchange {
         match keep_alive {
             KeepAlive::Keep => Conclusion::Keep { unread },
             KeepAlive::Close if unread > 0 => Conclusion::Linger,
-            KeepAlive::Close if self.state.facts.keep_alive == KeepAlive::Keep => Conclusion::Leave,
+            KeepAlive::Close if self.facts.keep_alive == KeepAlive::Keep => Conclusion::Leave,
             // Clients of old send a line end behind a body (RFC 9112 section 2.2).
             KeepAlive::Close if matches!(self.state.body, RequestBody::Collected { .. }) => {
                 Conclusion::Leave
@@ -443,7 +469,7 @@ impl Exchange {
             }
             RequestBody::Broken => false,
         };
-        let shared = &self.state.client.shared;
+        let shared = &self.client.shared;
         readable && !shared.stopping.get() && !shared.config.keep_alive_timeout.is_zero()
     }
 }

@@ -7,7 +7,7 @@ use std::io::{self, Read, Seek};
 use meinheld_coro::Interrupt;
 use tempfile::SpooledTempFile;
 
-use super::{Exchange, State};
+use super::Exchange;
 use crate::descriptors::Readiness;
 use crate::http::CONTINUE;
 use crate::sys;
@@ -91,7 +91,7 @@ impl Exchange {
 
     /// Takes bytes from the connection's input first, then from the socket.
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let kept = self.state.client.with(|connection| {
+        let kept = self.client.with(|connection| {
             let count = connection.input.unread().len().min(buffer.len());
             buffer[..count].copy_from_slice(&connection.input.unread()[..count]);
             connection.input.consume(count);
@@ -103,12 +103,11 @@ impl Exchange {
             None => return Err(io::ErrorKind::NotConnected.into()),
         }
         self.ask_for_body()?;
-        let State { client, received_in, .. } = &mut *self.state;
-        client.shared.give_way(client.id, received_in)?;
+        self.client.shared.give_way(self.client.id, &mut self.state.received_in)?;
         loop {
             match sys::receive(self.fd()?, buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let client = &self.state.client;
+                    let client = &self.client;
                     client.with(|connection| connection.readable = false);
                     let timeout = client.shared.config.body_timeout;
                     client.shared.wait(client.id, Readiness::Readable, Some(timeout))?;

@@ -15,7 +15,7 @@ use std::num::NonZeroUsize;
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
-use super::{Exchange, LengthMismatch, RequestBody, Response, State};
+use super::{Exchange, LengthMismatch, RequestBody, Response};
 use crate::descriptors::Readiness;
 use crate::http::{BodyEncoding, CHUNK_END, ChunkHeader, KeepAlive};
 use crate::sys;
@@ -108,9 +108,9 @@ impl Exchange {
 
     /// What is held of this connection, or a buffer for it.
     fn take_output(&mut self) -> io::Result<Vec<u8>> {
-        match self.state.client.with(|connection| std::mem::take(&mut connection.held)) {
+        match self.client.with(|connection| std::mem::take(&mut connection.held)) {
             Some(held) if held.capacity() > 0 => Ok(held),
-            Some(_) => Ok(self.state.client.shared.outputs.borrow_mut().take()),
+            Some(_) => Ok(self.client.shared.outputs.borrow_mut().take()),
             None => {
                 self.state.response = Response::Broken;
                 Err(io::ErrorKind::NotConnected.into())
@@ -125,12 +125,12 @@ impl Exchange {
     }
 
     fn hold(&self, out: Vec<u8>) {
-        let shared = &self.state.client.shared;
+        let shared = &self.client.shared;
         if out.is_empty() {
             shared.outputs.borrow_mut().give(out);
         } else {
-            self.state.client.with(|connection| connection.held = out);
-            shared.note_held(self.state.client.id);
+            self.client.with(|connection| connection.held = out);
+            shared.note_held(self.client.id);
         }
     }
 
@@ -141,7 +141,7 @@ impl Exchange {
             && !matches!(self.state.body, RequestBody::Streaming { .. });
         let more = keeps
             && out.len() < HELD_BYTES_MAX
-            && self.state.client.with(|connection| !connection.input.is_empty()) == Some(true);
+            && self.client.with(|connection| !connection.input.is_empty()) == Some(true);
         if more || out.is_empty() {
             self.hold(out);
             return Ok(());
@@ -188,11 +188,11 @@ impl Exchange {
             }
             Response::Body(_) | Response::Ended(_) => return Ok(()),
         };
-        let mut facts = self.state.facts;
+        let mut facts = self.facts;
         if !self.may_keep_alive() {
             facts.keep_alive = KeepAlive::Close;
         }
-        let fields = self.state.client.shared.fields.borrow();
+        let fields = self.client.shared.fields.borrow();
         let finished = builder.finish(facts, self.state.known_length, &fields, out);
         drop(fields);
         self.state.response = match finished {
@@ -223,7 +223,7 @@ impl Exchange {
             }
         };
         out.clear();
-        self.state.client.shared.outputs.borrow_mut().give(out);
+        self.client.shared.outputs.borrow_mut().give(out);
         sent
     }
 
@@ -247,7 +247,7 @@ impl Exchange {
     /// The connection's descriptor, which is asked for at each use: once the request has ended the
     /// system may have given the number to another connection.
     pub(super) fn fd(&self) -> io::Result<RawFd> {
-        self.state.client.fd().ok_or_else(|| io::ErrorKind::NotConnected.into())
+        self.client.fd().ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
     /// Calls `send` until the socket takes something, waiting in between, and before if others are to
@@ -256,8 +256,7 @@ impl Exchange {
         &mut self,
         mut send: impl FnMut(RawFd) -> io::Result<N>,
     ) -> io::Result<N> {
-        let State { client, sent_in, .. } = &mut *self.state;
-        let mut waited = client.shared.give_way(client.id, sent_in);
+        let mut waited = self.client.shared.give_way(self.client.id, &mut self.state.sent_in);
         loop {
             if let Err(error) = waited {
                 self.state.response = Response::Broken;
@@ -266,7 +265,7 @@ impl Exchange {
             waited = match self.fd().and_then(&mut send) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let client = &self.state.client;
+                    let client = &self.client;
                     let timeout = client.shared.config.send_timeout;
                     client.shared.wait(client.id, Readiness::Writable, Some(timeout))
                 }

@@ -77,16 +77,16 @@ impl Exchange {
             builder.header(name, value)?;
         }
         let mut head = Vec::new();
-        let fields = self.state.client.shared.fields.borrow();
-        builder.finish(self.state.facts, None, &fields, &mut head)?;
+        let fields = self.client.shared.fields.borrow();
+        builder.finish(self.facts, None, &fields, &mut head)?;
         drop(fields);
         self.state.status = 101;
         self.send_raw(&head).map_err(UpgradeError::Send)?;
         // Not before the 101 is out: until then it is a request like any other.
-        self.state.client.with(|connection| connection.phase = Phase::Upgraded);
+        self.client.with(|connection| connection.phase = Phase::Upgraded);
         self.state.body = RequestBody::Empty;
         let traffic = Rc::new(Traffic::default());
         self.state.response = Response::Upgraded(Rc::clone(&traffic));
-        Ok(Upgraded::new(self.state.client.clone(), traffic))
+        Ok(Upgraded::new(self.client.clone(), traffic))
     }
 }

@@ -12,10 +12,10 @@
 //!  │ exc_info, context, dict  │ ◄───────────► │ exc_info, context, dict  │
 //!  │ data stack, depths, id   │               │ data stack, depths, id   │
 //!  ├──────────────────────────┤               └────────────┬─────────────┘
-//!  │ trace functions, signals │                            │ its first chunk
+//!  │ trace functions, signals │                            │ lies here
 //!  │ GIL, async exceptions:   │                            ▼
-//!  │ stay with the thread     │      coroutine's stack ─ C frames ◄─┤├─► Python frames ─
-//!  └──────────────────────────┘                              span.frames  span.reserved
+//!  │ stay with the thread     │   coroutine's stack ─ C frames ◄─┤ fields, ─► Python frames ─
+//!  └──────────────────────────┘                       span.frames   span.reserved
 //! ```
 //!
 //! `enter` exchanges, the coroutine runs with its fields in the thread state, `leave` exchanges
@@ -56,10 +56,11 @@ pub(crate) const STACK_BYTES: usize = 4 << 20;
 #[cfg(Py_3_12)]
 pub(crate) const STACK_BYTES: usize = 1 << 20;
 
-/// The first data-stack chunk: room for the frames of a usual request, so that `CPython` maps no
-/// further one, and a quarter of a page more, so that it begins on the page of the first C frames. A
-/// request that waits has three times as many bytes of those: 2 to 3 KiB for 150 to 600 bytes.
-const CHUNK_BYTES: usize = 16 * 4096 + 1024;
+/// What is reserved at the top of each stack: a coroutine's fields while it does not run (about 200
+/// bytes), and the first data-stack chunk, with room for the frames of a usual request, so that `CPython`
+/// maps no further one. It begins on the page of the first C frames, and leaves them most of that: a
+/// request that waits in a small application has 2 to 3 KiB of those, and 150 to 500 bytes of Python's.
+const RESERVED_BYTES: usize = 16 * 4096 + 704;
 
 /// The C side's state of one coroutine, of which only its address is known here.
 #[repr(C)]
@@ -83,7 +84,7 @@ unsafe extern "C" {
         thread: *mut ffi::PyThreadState,
         low: usize,
         high: usize,
-        carved: *mut c_void,
+        reserved: *mut c_void,
         size: usize,
     ) -> *mut Saved;
     fn meinheld_tstate_exchange(thread: *mut ffi::PyThreadState, saved: *mut Saved);
@@ -113,7 +114,7 @@ impl PythonStates {
     pub(crate) fn state(&self, stack: &StackSpan) -> PythonState {
         assert_eq!(self.thread, current_thread(), "a coroutine is made on the thread it runs on");
         assert!(
-            stack.reserved.len() >= CHUNK_BYTES,
+            stack.reserved.len() >= RESERVED_BYTES,
             "the scheduler reserves what it was asked for"
         );
         // SAFETY: attached and on the right thread, as just asserted. The reserved bytes are ours
@@ -127,14 +128,14 @@ impl PythonStates {
                 stack.reserved.len(),
             )
         };
-        let saved = NonNull::new(saved).expect("there is memory for a coroutine's state");
+        let saved = NonNull::new(saved).expect("so much is reserved");
         PythonState { saved, thread: self.thread }
     }
 }
 
 impl TaskLocalFactory for PythonStates {
     fn reserved_bytes(&self) -> usize {
-        CHUNK_BYTES
+        RESERVED_BYTES
     }
 
     fn create(&self, stack: &StackSpan) -> Box<dyn TaskLocal> {

@@ -20,11 +20,11 @@
  *      | coroutine of the thread        |          | version members: bottom frame, ...   |
  *      +--------------------------------+          +--------------------------------------+
  *
- * The first data-stack chunk is carved out of the top of the coroutine's own stack, so that the
- * Python frames and the C frames of a short request share one page:
+ * This copy and the first data-stack chunk lie at the top of the coroutine's own stack, so that they
+ * and the C frames of a short request share one page:
  *
- *      low                                     carved.start              carved.end
- *      | guard |  ....  <-- C frames of the task |  Python frames -->  ....  |
+ *      low                                 reserved.start                           reserved.end
+ *      | guard |  ....  <-- C frames of the task | this copy | Python frames -->  ....  |
  *
  * CPython's data[0] of a first chunk is left unused: CPython frees the chunk whose data[0] it
  * pops, and so never this one.
@@ -74,6 +74,9 @@
 
 #include "modules.h"
 
+/* What is reserved on a stack has room for a coroutine's copy, and for some frames. */
+#define RESERVED_BYTES_MIN (sizeof(struct meinheld_tstate) + 16384)
+
 /* The ids of CPython's own thread states count up from 1 and do not come this far. */
 static uint64_t next_id = (uint64_t)1 << 40;
 
@@ -96,19 +99,22 @@ start_data_stack(struct meinheld_tstate *own, void *start, size_t size)
     own->datastack_limit = (PyObject **)((char *)start + size);
 }
 
-/* The state of a new coroutine whose C frames lie in [low, high), or NULL without memory. */
+/*
+ * The state of a new coroutine whose C frames lie in [low, high). It lies in the reserved bytes, of
+ * which there must be RESERVED_BYTES_MIN at the least; NULL if there are fewer.
+ */
 struct meinheld_tstate *
-meinheld_tstate_new(PyThreadState *ts, uintptr_t low, uintptr_t high, void *carved, size_t size)
+meinheld_tstate_new(PyThreadState *ts, uintptr_t low, uintptr_t high, void *reserved, size_t size)
 {
-    /* The system's, as the stack is: Python's allocators may be told to fail. */
-    struct meinheld_tstate *own = calloc(1, sizeof *own);
-    if (own == NULL) {
+    if (size < RESERVED_BYTES_MIN) {
         return NULL;
     }
+    struct meinheld_tstate *own = reserved;
+    memset(own, 0, sizeof *own);
     own->id = next_id++;
     own->gilstate_counter = 1;
     own->exc_info = &own->exc_bottom;
-    start_data_stack(own, carved, size);
+    start_data_stack(own, own + 1, size - sizeof *own);
     version_start(ts, own, low, high);
     return own;
 }
@@ -212,7 +218,7 @@ meinheld_tstate_is_idle(const struct meinheld_tstate *own)
     return INNERMOST(own) == BOTTOM(own);
 }
 
-/* Drops all that an idle coroutine holds, and its state. The carved chunk is the caller's. */
+/* Drops all that an idle coroutine holds. The memory of its state is the caller's. */
 void
 meinheld_tstate_free(struct meinheld_tstate *own)
 {
@@ -223,7 +229,6 @@ meinheld_tstate_free(struct meinheld_tstate *own)
     Py_CLEAR(own->async_gen_finalizer);
     version_release(own);
     free_pushed_chunks(own->datastack_chunk, own->carved);
-    free(own);
 }
 
 /*
