@@ -50,9 +50,6 @@ pub(crate) enum Left {
 pub(crate) struct Coroutine {
     inner: ManuallyDrop<corosensei::Coroutine<(), (), (), SharedStack>>,
     port: Rc<Port>,
-    /// Stands below `port`, so that it is dropped later: the host's `TaskLocal` may still use the
-    /// reserved bytes when it is dropped.
-    stack: Rc<Stack>,
 }
 
 /// What the hub and the code on the coroutine share.
@@ -60,62 +57,59 @@ pub(crate) struct Port {
     /// INVARIANT: null, or the yielder at the base of this coroutine's stack, which lives until the
     /// body returns.
     yielder: Cell<*const Yielder<(), ()>>,
+    /// What the task does, in the words of whoever started it. On the stack, where there is room that
+    /// costs nothing.
+    ///
+    /// INVARIANT: null, or in the body's frame, which lives until the body returns. Live frames of an
+    /// idle coroutine lie at most a few hundred bytes below it.
+    label: Cell<*const RefCell<Label>>,
     job: Cell<Option<Job>>,
-    local: RefCell<Option<Box<dyn TaskLocal>>>,
     left: Cell<Left>,
-    guard: Range<usize>,
-    /// The whole length of the stack, with its guard and what is reserved.
-    stack_bytes: usize,
-    /// What the task does, in the words of whoever started it.
-    label: RefCell<Label>,
-    /// An address in the body's frame: live frames of an idle coroutine lie at most a few hundred
-    /// bytes below it.
-    idle_address: Cell<usize>,
+    local: RefCell<Option<Box<dyn TaskLocal>>>,
+    /// Stands below `local`, so that it is dropped later: the host's `TaskLocal` may still use the
+    /// reserved bytes when it is dropped.
+    stack: Stack,
 }
 
 /// The stack as corosensei sees it.
-struct SharedStack(Rc<Stack>);
+struct SharedStack(Rc<Port>);
 
 // SAFETY: `base` and `limit` bound a mapped, writable, guarded range that is used by one coroutine
 // only and stays mapped while the `Rc` (or its leaked twin) lives: `StackSource` cuts each slot once.
 unsafe impl corosensei::stack::Stack for SharedStack {
     fn base(&self) -> StackPointer {
-        StackPointer::new(self.0.span().frames.end).expect("a mapping is not at zero")
+        StackPointer::new(self.0.stack.span().frames.end).expect("a mapping is not at zero")
     }
 
     fn limit(&self) -> StackPointer {
-        StackPointer::new(self.0.span().frames.start).expect("a mapping is not at zero")
+        StackPointer::new(self.0.stack.span().frames.start).expect("a mapping is not at zero")
     }
 }
 
 impl Coroutine {
     /// Makes an idle coroutine on `stack`.
     pub(crate) fn new(stack: Stack, local: Option<Box<dyn TaskLocal>>) -> Coroutine {
-        let stack = Rc::new(stack);
         let port = Rc::new(Port {
             yielder: Cell::new(ptr::null()),
+            label: Cell::new(ptr::null()),
             job: Cell::new(None),
-            local: RefCell::new(local),
             left: Cell::new(Left::Idle),
-            guard: stack.guard(),
-            stack_bytes: stack.span().reserved.end - stack.guard().start,
-            label: RefCell::default(),
-            idle_address: Cell::new(0),
+            local: RefCell::new(local),
+            stack,
         });
         let shared = Rc::clone(&port);
         let inner = corosensei::Coroutine::with_stack(
-            SharedStack(Rc::clone(&stack)),
+            SharedStack(Rc::clone(&port)),
             move |yielder, ()| {
                 body(&shared, yielder);
             },
         );
-        Coroutine { inner: ManuallyDrop::new(inner), port, stack }
+        Coroutine { inner: ManuallyDrop::new(inner), port }
     }
 
     /// Gives an idle coroutine its next job.
     pub(crate) fn load(&mut self, job: Job) {
         debug_assert_ne!(self.port.left.get(), Left::Parked, "a job is loaded when idle only");
-        self.port.label.borrow_mut().clear();
         self.port.job.set(Some(job));
     }
 
@@ -135,12 +129,12 @@ impl Coroutine {
     /// Gives the unused pages of an idle coroutine's stack back to the system.
     pub(crate) fn trim(&self) {
         debug_assert_ne!(self.port.left.get(), Left::Parked, "only an idle stack is trimmed");
-        let in_use = self.port.idle_address.get();
+        let in_use = self.port.label.get() as usize;
         if in_use != 0 {
             // SAFETY: the coroutine is idle, so its innermost frames are the body's `suspend` and
-            // corosensei's switch, which lie well within a page below `idle_address` (INVARIANT of
-            // `Port::idle_address`).
-            unsafe { self.stack.trim_below(in_use) };
+            // corosensei's switch, which lie well within a page below the label (INVARIANT of
+            // `Port::label`).
+            unsafe { self.port.stack.trim_below(in_use) };
         }
     }
 
@@ -155,7 +149,7 @@ impl Drop for Coroutine {
     /// Retires an idle coroutine; leaks one that is parked in the middle of a job.
     fn drop(&mut self) {
         if self.port.left.get() == Left::Parked {
-            std::mem::forget(Rc::clone(&self.stack));
+            std::mem::forget(Rc::clone(&self.port));
             return;
         }
         drop(self.port.job.take());
@@ -179,7 +173,8 @@ impl Port {
 
     /// Labels the task that runs on this coroutine.
     pub(crate) fn describe(&self, pieces: &[&[u8]]) {
-        let mut label = self.label.borrow_mut();
+        let Some(label) = self.label() else { return };
+        let mut label = label.borrow_mut();
         label.clear();
         for piece in pieces {
             label.push(piece);
@@ -188,18 +183,25 @@ impl Port {
 
     /// Calls `look` with the label, empty if there is none.
     pub(crate) fn with_label(&self, look: impl FnOnce(&[u8])) {
-        match self.label.try_borrow() {
-            Ok(label) => look(label.bytes()),
-            Err(_) => look(b""),
+        match self.label().and_then(|label| label.try_borrow().ok()) {
+            Some(label) => look(label.bytes()),
+            None => look(b""),
         }
     }
 
-    pub(crate) fn guard(&self) -> &Range<usize> {
-        &self.guard
+    fn label(&self) -> Option<&RefCell<Label>> {
+        // SAFETY: null, or in the body's frame (INVARIANT of the field). The body returns when the
+        // coroutine is retired only, which sets it to null.
+        unsafe { self.label.get().as_ref() }
     }
 
+    pub(crate) fn guard(&self) -> Range<usize> {
+        self.stack.guard()
+    }
+
+    /// The whole length of the stack, with its guard and what is reserved.
     pub(crate) fn stack_bytes(&self) -> usize {
-        self.stack_bytes
+        self.stack.span().reserved.end - self.stack.guard().start
     }
 
     fn switch_out(&self) {
@@ -213,9 +215,11 @@ impl Port {
 
 /// The function at the base of each coroutine: one job after the other, until none is loaded.
 fn body(port: &Port, yielder: &Yielder<(), ()>) {
+    let label = RefCell::new(Label::default());
     port.yielder.set(yielder);
-    port.idle_address.set(ptr::from_ref(&yielder) as usize);
+    port.label.set(&raw const label);
     while let Some(job) = port.job.take() {
+        label.borrow_mut().clear();
         let left = run(job);
         if let Some(local) = &mut *port.local.borrow_mut() {
             local.task_end();
@@ -223,6 +227,7 @@ fn body(port: &Port, yielder: &Yielder<(), ()>) {
         port.left.set(left);
         port.switch_out();
     }
+    port.label.set(ptr::null());
 }
 
 /// Runs a job to its end, and drops the payload of its panic: that is code of the user's too, which
