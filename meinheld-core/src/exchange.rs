@@ -369,12 +369,7 @@ impl Exchange {
             }
         }
         let mut out = Vec::new();
-        error_response(
-            status,
-            self.facts.kind,
-            &self.client.shared.fields.borrow(),
-            &mut out,
-        );
+        error_response(status, self.facts.kind, &self.client.shared.fields.borrow(), &mut out);
         self.state.status = status;
         self.state.response = Response::Ended(KeepAlive::Close);
         self.send_raw(&out)

@@ -98,12 +98,10 @@ impl Coroutine {
             stack,
         });
         let shared = Rc::clone(&port);
-        let inner = corosensei::Coroutine::with_stack(
-            SharedStack(Rc::clone(&port)),
-            move |yielder, ()| {
+        let inner =
+            corosensei::Coroutine::with_stack(SharedStack(Rc::clone(&port)), move |yielder, ()| {
                 body(&shared, yielder);
-            },
-        );
+            });
         Coroutine { inner: ManuallyDrop::new(inner), port }
     }
 

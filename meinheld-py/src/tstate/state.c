@@ -49,7 +49,6 @@
 #include <Python.h>
 
 #include <stddef.h>
-#include <stdlib.h>
 #include <string.h>
 
 #ifdef Py_GIL_DISABLED
