@@ -21,6 +21,7 @@ const UNSAFE_FILES: &[&str] = &[
     "meinheld-core/src/sys/*",
     "meinheld-py/src/fastcall.rs",
     "meinheld-py/src/gil.rs",
+    "meinheld-py/src/references.rs",
     "meinheld-py/src/text.rs",
     "meinheld-py/src/thread_bound.rs",
     "meinheld-py/src/tstate/*",

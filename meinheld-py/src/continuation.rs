@@ -35,10 +35,10 @@ use crate::tstate::{location, suspend_refusal};
 #[pyclass(frozen, module = "meinheld.server", name = "Continuation")]
 pub(crate) struct PyContinuation {
     rendezvous: Arc<Rendezvous>,
-    client: ThreadBound<Client>,
+    lane: SharedLane,
 }
 
-/// The continuations that a request's objects have made, to be closed at its end.
+/// The continuations that a request's client has made, to be closed at its end.
 #[derive(Clone, Default)]
 pub(crate) struct Made(Rc<RefCell<Vec<Arc<Rendezvous>>>>);
 
@@ -48,10 +48,14 @@ impl Made {
         // Closing may drop a value that was kept, and so run any code: not under the borrow.
         let made = std::mem::take(&mut *self.0.borrow_mut());
         for rendezvous in made {
-            if let Some(ticket) = rendezvous.close(attached()) {
-                ticket.interrupt();
-            }
+            close(attached(), &rendezvous);
         }
+    }
+}
+
+fn close(py: Python<'_>, rendezvous: &Rendezvous) {
+    if let Some(ticket) = rendezvous.close(py) {
+        ticket.interrupt();
     }
 }
 
@@ -118,16 +122,48 @@ impl PyContinuation {
     /// Whether the request's client is still there.
     #[getter]
     fn connected(&self) -> bool {
-        self.client.get().is_some_and(Client::is_connected)
+        self.client().is_some_and(|client| client.is_connected())
     }
 
     fn __repr__(&self, py: Python<'_>) -> Text<'_> {
         let state = if self.suspended(py) { "suspended" } else { "not suspended" };
-        Text(format!("<meinheld.Continuation of {}, {state}>", self.rendezvous.task()).into())
+        Text(format!("<meinheld.Continuation of {}, {state}>", self.rendezvous.task(py)).into())
     }
 }
 
 impl PyContinuation {
+    /// A continuation of the running request, whose exchange is in this lane.
+    ///
+    /// # Errors
+    /// `ContinuationError` outside of a request.
+    pub(crate) fn current(lane: Lane) -> PyResult<PyContinuation> {
+        let task = current_task().ok_or_else(outside_of_a_request)?;
+        Ok(PyContinuation {
+            rendezvous: Arc::new(Rendezvous::new(task)),
+            lane: ThreadBound::new(lane),
+        })
+    }
+
+    /// Has it begin anew, in the running request, as if it had just been made. For one that nobody
+    /// else has, or has heard of.
+    ///
+    /// # Errors
+    /// As [`current`](Self::current).
+    pub(crate) fn renew(&self, py: Python<'_>) -> PyResult<()> {
+        let task = current_task().ok_or_else(outside_of_a_request)?;
+        self.rendezvous.renew(py, task);
+        Ok(())
+    }
+
+    /// Ends it: whoever resumes it from now on gets an error.
+    pub(crate) fn close(&self, py: Python<'_>) {
+        close(py, &self.rendezvous);
+    }
+
+    fn client(&self) -> Option<Client> {
+        self.lane.get()?.client()
+    }
+
     fn suspend(&self, py: Python<'_>, timeout: Option<Duration>) -> PyResult<Py<PyAny>> {
         let client = self.check_suspend(py)?;
         match self.rendezvous.look(py) {
@@ -152,13 +188,13 @@ impl PyContinuation {
         };
         // What was delivered counts, whatever else ended the wait at the same time.
         if let Err(Interrupt::Cancelled) = parked {
-            self.rendezvous.task().cancel(); // it is told at its next wait instead
+            self.rendezvous.task(py).cancel(); // it is told at its next wait instead
         }
         received(py, delivery)
     }
 
     /// The client, if the request may suspend here.
-    fn check_suspend(&self, py: Python<'_>) -> PyResult<&Client> {
+    fn check_suspend(&self, py: Python<'_>) -> PyResult<Client> {
         if is_child() {
             let message = "cannot suspend here: this process was forked by the request";
             return Err(ContinuationError::saying(message));
@@ -166,12 +202,12 @@ impl PyContinuation {
         if let Some(refusal) = suspend_refusal(py) {
             return Err(ContinuationError::saying(refusal.to_string()));
         }
-        let Some(client) = self.client.get() else {
+        let Some(client) = self.client() else {
             let message = "cannot suspend here: this is not the server's thread";
             return Err(ContinuationError::saying(message));
         };
         match current_task() {
-            Some(task) if task == self.rendezvous.task() => Ok(client),
+            Some(task) if task == self.rendezvous.task(py) => Ok(client),
             _ if self.rendezvous.is_suspended(py) => Err(already_suspended()),
             Some(_) => Err(from_interrupt(Refusal::OtherTask.into())),
             None => Err(from_interrupt(Refusal::NoTask.into())),
@@ -180,7 +216,7 @@ impl PyContinuation {
 
     fn deliver(&self, py: Python<'_>, delivery: Delivery) -> PyResult<()> {
         let parcel = Parcel { delivery, place: location(py) };
-        if self.client.get().is_none() {
+        if self.lane.get().is_none() {
             return self.deliver_from_elsewhere(parcel);
         }
         match self.rendezvous.leave(py, parcel) {
@@ -215,7 +251,7 @@ impl PyContinuation {
             let first = self.rendezvous.place(py);
             let first = first.map_or_else(String::new, |it| format!(", first resumed at {it}"));
             ContinuationError::saying(match reason {
-                Refused::NotSuspended if self.rendezvous.task().is_alive() => {
+                Refused::NotSuspended if self.rendezvous.task(py).is_alive() => {
                     format!("not suspended{first}")
                 }
                 Refused::AlreadyResumed => format!("already resumed{first}"),
@@ -235,6 +271,10 @@ fn received(py: Python<'_>, delivery: Delivery) -> PyResult<Py<PyAny>> {
         Delivery::Value(value) => Ok(value),
         Delivery::Exception(value) => Err(PyErr::from_value(value.into_bound(py))),
     }
+}
+
+fn outside_of_a_request() -> PyErr {
+    ContinuationError::saying("a continuation is made inside a request")
 }
 
 /// An exception, from an instance or a class, to be raised elsewhere.
@@ -286,7 +326,6 @@ pub(crate) fn duration_of(seconds: &Bound<'_, PyAny>) -> PyResult<Option<Duratio
 /// The client of a request, always in its environ.
 #[pyclass(frozen, module = "meinheld.server", name = "Client")]
 pub(crate) struct PyClient {
-    client: ThreadBound<Client>,
     made: ThreadBound<Made>,
     lane: SharedLane,
     /// The one that `_suspend_client` and `_resume_client` use.
@@ -295,13 +334,18 @@ pub(crate) struct PyClient {
 
 impl PyClient {
     /// Continuations are noted in `made`.
-    pub(crate) fn new(client: Client, made: Made, lane: Lane) -> PyClient {
-        PyClient {
-            client: ThreadBound::new(client),
-            made: ThreadBound::new(made),
-            lane: ThreadBound::new(lane),
-            own: PyOnceLock::new(),
-        }
+    pub(crate) fn new(made: Made, lane: Lane) -> PyClient {
+        let (made, lane) = (ThreadBound::new(made), ThreadBound::new(lane));
+        PyClient { made, lane, own: PyOnceLock::new() }
+    }
+
+    /// Whether it has a continuation of its own, which others may have.
+    pub(crate) fn has_own(&self, py: Python<'_>) -> bool {
+        self.own.get(py).is_some()
+    }
+
+    fn client(&self) -> Option<Client> {
+        self.lane.get()?.client()
     }
 
     /// Where the request's exchange is.
@@ -313,21 +357,17 @@ impl PyClient {
 #[pymethods]
 impl PyClient {
     /// A new continuation of the running request.
-    pub(crate) fn continuation(&self) -> PyResult<PyContinuation> {
-        let here = self.client.get().zip(self.made.get());
-        let here = here.and_then(|here| Some((here, current_task()?)));
-        let Some(((client, made), task)) = here else {
-            let message = "a continuation is made inside a request";
-            return Err(ContinuationError::saying(message));
-        };
-        let rendezvous = Arc::new(Rendezvous::new(task));
-        made.0.borrow_mut().push(Arc::clone(&rendezvous));
-        Ok(PyContinuation { rendezvous, client: ThreadBound::new(client.clone()) })
+    fn continuation(&self) -> PyResult<PyContinuation> {
+        let here = self.lane.get().zip(self.made.get());
+        let (lane, made) = here.ok_or_else(outside_of_a_request)?;
+        let continuation = PyContinuation::current(lane.clone())?;
+        made.0.borrow_mut().push(Arc::clone(&continuation.rendezvous));
+        Ok(continuation)
     }
 
     /// The descriptor of the client's socket, or -1 once it is closed. It belongs to the server.
     fn get_fd(&self) -> i32 {
-        self.client.get().and_then(Client::fd).unwrap_or(-1)
+        self.client().and_then(|client| client.fd()).unwrap_or(-1)
     }
 
     /// Says that the response is over, since the application has answered by the descriptor itself:
@@ -341,7 +381,7 @@ impl PyClient {
     /// Whether the client is still there.
     #[getter]
     fn connected(&self) -> bool {
-        self.client.get().is_some_and(Client::is_connected)
+        self.client().is_some_and(|client| client.is_connected())
     }
 }
 

@@ -60,6 +60,13 @@ impl Input {
         Input { lane: ThreadBound::new(lane), ahead }
     }
 
+    /// Forgets what was read ahead, for the next request.
+    pub(crate) fn forget(&self) {
+        if let Some(ahead) = self.ahead.get() {
+            ahead.take();
+        }
+    }
+
     fn ahead(&self) -> &RefCell<Ahead> {
         self.ahead
             .get()

@@ -4,11 +4,10 @@
 //! another thread, or from another request while the first waits in it. So an operation takes the
 //! exchange out, works, and puts it back; who comes meanwhile, or after the end, gets an error.
 
-use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use meinheld_core::Exchange;
+use meinheld_core::{Client, Exchange};
 use meinheld_coro::without_parking;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
@@ -24,13 +23,30 @@ pub(crate) struct Lane {
     slot: Rc<Slot>,
 }
 
+#[derive(Default)]
 struct Slot {
     exchange: Cell<Option<Exchange>>,
+    /// The client of the request, also of one that has ended.
+    client: RefCell<Option<Client>>,
+    /// Whether the application has called `start_response`.
+    started: Cell<bool>,
     ended: Cell<bool>,
     /// Whether the connection's bytes are no HTTP any more.
     upgraded: Cell<bool>,
     /// Whether no response is due: it has been upgraded, or muted.
     answered: Cell<bool>,
+}
+
+/// An exchange that is worked with; it goes back in every ending, a panic too.
+struct Taken<'a> {
+    slot: &'a Slot,
+    exchange: Option<Exchange>,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.slot.exchange.set(self.exchange.take());
+    }
 }
 
 /// A lane inside a Python object.
@@ -39,19 +55,42 @@ pub(crate) type SharedLane = ThreadBound<Lane>;
 impl Lane {
     /// A lane whose request has not begun.
     pub(crate) fn new() -> Lane {
-        let (ended, upgraded, answered) = (Cell::new(false), Cell::new(false), Cell::new(false));
-        Lane { slot: Rc::new(Slot { exchange: Cell::new(None), ended, upgraded, answered }) }
+        Lane { slot: Rc::default() }
     }
 
-    /// Begins: the exchange can be used from now on.
-    pub(crate) fn open(&self, exchange: Exchange) {
-        self.slot.exchange.set(Some(exchange));
+    /// Begins a request: the exchange is taken out of its place, and can be used from now on. Whoever
+    /// has the lane of an earlier request has this one's.
+    pub(crate) fn open(&self, place: &mut Exchange) {
+        let slot = &*self.slot;
+        slot.client.replace(Some(place.client().clone()));
+        for mark in [&slot.started, &slot.ended, &slot.upgraded, &slot.answered] {
+            mark.set(false);
+        }
+        slot.exchange.set(Some(place.detach()));
     }
 
-    /// Ends: hands the exchange back. `None` if another request is waiting in it.
-    pub(crate) fn close(&self) -> Option<Exchange> {
+    /// Ends the request: the exchange goes back to its place. `false` if another request is waiting
+    /// in it.
+    pub(crate) fn close(&self, place: &mut Exchange) -> bool {
         self.slot.ended.set(true);
-        self.slot.exchange.take()
+        let Some(exchange) = self.slot.exchange.take() else { return false };
+        *place = exchange;
+        true
+    }
+
+    /// The client of the request; `None` before the first.
+    pub(crate) fn client(&self) -> Option<Client> {
+        self.slot.client.borrow().clone()
+    }
+
+    /// Notes that the application has called `start_response`.
+    pub(crate) fn mark_started(&self) {
+        self.slot.started.set(true);
+    }
+
+    /// Whether it has.
+    pub(crate) fn is_started(&self) -> bool {
+        self.slot.started.get()
     }
 
     /// Notes that the exchange has been upgraded, so that no response is due.
@@ -74,10 +113,13 @@ impl Lane {
 
     /// Calls `work` with the exchange, which does not wait in it.
     pub(crate) fn work<R>(&self, work: impl FnOnce(&mut Exchange) -> R) -> PyResult<R> {
-        let Some(mut exchange) = self.slot.exchange.take() else { return Err(self.refusal()) };
-        let result = catch_unwind(AssertUnwindSafe(|| work(&mut exchange)));
-        self.slot.exchange.set(Some(exchange));
-        Ok(result.unwrap_or_else(|panic| resume_unwind(panic)))
+        let exchange = self.slot.exchange.take();
+        if exchange.is_none() {
+            return Err(self.refusal());
+        }
+        let mut taken = Taken { slot: &self.slot, exchange };
+        let exchange = taken.exchange.as_mut().expect("it was found to be there");
+        Ok(work(exchange))
     }
 
     /// The same for work that may wait, where the code that calls may be left: not inside a C

@@ -25,10 +25,13 @@ mod gil;
 mod hooks;
 mod inbox;
 mod input;
+mod kit;
 mod known_heads;
 mod lane;
 mod log;
 mod raising;
+#[allow(unsafe_code)] // whether a built-in function is weakly referenced
+mod references;
 mod rendezvous;
 mod seconds;
 mod server;

@@ -28,7 +28,7 @@ pub(crate) enum Delivery {
 
 /// The meeting point of one continuation.
 pub(crate) struct Rendezvous {
-    task: TaskId,
+    task: Guarded<TaskId>,
     phase: Guarded<Phase>,
 }
 
@@ -69,12 +69,18 @@ pub(crate) enum Found {
 
 impl Rendezvous {
     pub(crate) fn new(task: TaskId) -> Rendezvous {
-        Rendezvous { task, phase: Guarded::new(Phase::Idle) }
+        Rendezvous { task: Guarded::new(task), phase: Guarded::new(Phase::Idle) }
+    }
+
+    /// Begins anew, for another task, as if it had just been made. For one that nobody else has.
+    pub(crate) fn renew(&self, py: Python<'_>, task: TaskId) {
+        self.task.with(py, |of| *of = task);
+        drop(self.exchange(py, Phase::Idle));
     }
 
     /// Whose it is.
-    pub(crate) fn task(&self) -> TaskId {
-        self.task
+    pub(crate) fn task(&self, py: Python<'_>) -> TaskId {
+        self.task.with(py, |task| *task)
     }
 
     /// Whether the request waits here, and nobody has resumed it.

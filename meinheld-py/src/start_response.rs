@@ -1,7 +1,7 @@
 //! What an application sends with beside its return value: `start_response`, the `write` that it
 //! gives, and `wsgi.early_hints`. PEP 3333, "The `start_response()` Callable".
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use meinheld_core::http::parse_status;
@@ -16,12 +16,14 @@ use crate::lane::{Lane, SharedLane, lane_of};
 use crate::raising::Saying;
 use crate::thread_bound::ThreadBound;
 
-/// The callable that the application is given.
+/// What has `start_response` for a method. The application is given that, as a bound method, since to
+/// call one takes no tuple of its arguments.
 #[pyclass(frozen, module = "meinheld.server", name = "StartResponse")]
 pub(crate) struct StartResponse {
     lane: SharedLane,
-    called: ThreadBound<Rc<Cell<bool>>>,
     known_heads: ThreadBound<Rc<RefCell<KnownHeads>>>,
+    /// What each call returns.
+    write: Py<Write>,
 }
 
 /// The callable that the application gets back, for code that cannot return its body.
@@ -43,33 +45,39 @@ impl EarlyHints {
 }
 
 impl StartResponse {
-    /// `called` is set once the application has called it.
     pub(crate) fn new(
+        py: Python<'_>,
         lane: Lane,
-        called: Rc<Cell<bool>>,
         known_heads: Rc<RefCell<KnownHeads>>,
-    ) -> StartResponse {
-        let (lane, called) = (ThreadBound::new(lane), ThreadBound::new(called));
-        StartResponse { lane, called, known_heads: ThreadBound::new(known_heads) }
+    ) -> PyResult<StartResponse> {
+        let write = Py::new(py, Write { lane: ThreadBound::new(lane.clone()) })?;
+        let (lane, known_heads) = (ThreadBound::new(lane), ThreadBound::new(known_heads));
+        Ok(StartResponse { lane, known_heads, write })
+    }
+
+    /// What each call returns.
+    pub(crate) fn write(&self) -> &Py<Write> {
+        &self.write
     }
 }
 
 #[pymethods]
 impl StartResponse {
+    /// Begins the response with a status ("200 OK") and headers (a list of (name, value) tuples); a
+    /// second time only with `exc_info`. Returns a callable that sends a piece of the body.
     #[pyo3(signature = (status, headers, exc_info=None))]
-    fn __call__(
+    fn start_response(
         &self,
+        py: Python<'_>,
         status: &Bound<'_, PyAny>,
         headers: &Bound<'_, PyAny>,
         exc_info: Option<&Bound<'_, PyTuple>>,
-    ) -> PyResult<Write> {
+    ) -> PyResult<Py<Write>> {
         let lane = lane_of(&self.lane)?;
-        self.check_order(lane, exc_info)?;
+        check_order(lane, exc_info)?;
         self.begin(lane, status, headers)?;
-        if let Some(called) = self.called.get() {
-            called.set(true);
-        }
-        Ok(Write { lane: ThreadBound::new(lane.clone()) })
+        lane.mark_started();
+        Ok(self.write.clone_ref(py))
     }
 }
 
@@ -97,19 +105,19 @@ impl StartResponse {
         }
         Ok(())
     }
+}
 
-    /// A second call needs `exc_info`; once the head is out, even that is raised instead.
-    fn check_order(&self, lane: &Lane, exc_info: Option<&Bound<'_, PyTuple>>) -> PyResult<()> {
-        if let Some(exc_info) = exc_info {
-            let sent = lane.work(|exchange| exchange.is_head_sent())?;
-            return if sent { Err(raised(exc_info)?) } else { Ok(()) };
-        }
-        if self.called.get().is_some_and(|called| called.get()) {
-            let message = "start_response was called a second time without exc_info (PEP 3333)";
-            return Err(PyAssertionError::saying(message));
-        }
-        Ok(())
+/// A second call needs `exc_info`; once the head is out, even that is raised instead.
+fn check_order(lane: &Lane, exc_info: Option<&Bound<'_, PyTuple>>) -> PyResult<()> {
+    if let Some(exc_info) = exc_info {
+        let sent = lane.work(|exchange| exchange.is_head_sent())?;
+        return if sent { Err(raised(exc_info)?) } else { Ok(()) };
     }
+    if lane.is_started() {
+        let message = "start_response was called a second time without exc_info (PEP 3333)";
+        return Err(PyAssertionError::saying(message));
+    }
+    Ok(())
 }
 
 #[pymethods]

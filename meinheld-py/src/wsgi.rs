@@ -11,7 +11,6 @@
 //!
 //! Not here: the objects that the application is given (see the modules of their names).
 
-use std::cell::{Cell, RefCell};
 use std::io;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -19,14 +18,13 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use meinheld_core::http::Head;
-use meinheld_core::{Client, ConnectionInfo, Exchange, LengthMismatch, Report, Service};
+use meinheld_core::{ConnectionInfo, Exchange, LengthMismatch, Report, Service};
 use meinheld_coro::TaskLocalFactory;
 use pyo3::exceptions::{PyAssertionError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple, PyTupleMethods};
 
-use crate::continuation::{Made, PyClient};
 use crate::environ::Environs;
 use crate::errors::{ClientDisconnected, Stopped, from_io, timeout};
 use crate::failures::Failures;
@@ -36,13 +34,12 @@ use crate::fork::leave_if_child;
 use crate::gil;
 use crate::hooks::{self, Beat, Sign};
 use crate::inbox;
-use crate::input::Input;
-use crate::known_heads::KnownHeads;
+use crate::kit::{Kit, Kits};
 use crate::lane::Lane;
 use crate::log::{AccessRecord, Logs, is_exit};
 use crate::raising::Saying;
 use crate::server;
-use crate::start_response::{EarlyHints, StartResponse, body_bytes};
+use crate::start_response::body_bytes;
 use crate::thread_bound::drop_orphans;
 use crate::tstate::PythonStates;
 
@@ -52,7 +49,7 @@ pub(crate) struct Wsgi {
     /// Whether it is our own middleware, whose work is done here.
     wraps: bool,
     environs: Environs,
-    known_heads: Rc<RefCell<KnownHeads>>,
+    kits: Kits,
     failures: Rc<Failures>,
 }
 
@@ -74,16 +71,14 @@ struct Call<'a, 'py> {
     py: Python<'py>,
     wsgi: &'a Wsgi,
     lane: Lane,
-    /// Whether the application has called `start_response`.
-    started: Rc<Cell<bool>>,
 }
 
 impl Wsgi {
     pub(crate) fn new(py: Python<'_>, application: Py<PyAny>) -> PyResult<Wsgi> {
         let failures = Failures::new(Logs::new(py)?);
         let wraps = is_own_middleware(application.bind(py))?;
-        let known_heads = Rc::new(RefCell::new(KnownHeads::new()));
-        Ok(Wsgi { application, wraps, environs: Environs::new(py)?, known_heads, failures })
+        let (environs, kits) = (Environs::new(py)?, Kits::new());
+        Ok(Wsgi { application, wraps, environs, kits, failures })
     }
 
     pub(crate) fn failures(&self) -> &Rc<Failures> {
@@ -117,22 +112,19 @@ impl Service for Wsgi {
                 return;
             }
         };
-        let made = Made::default();
-        let lane = Lane::new();
-        let client = exchange.client().clone();
-        lane.open(exchange.detach());
-        let call = Call { py, wsgi: self, lane: lane.clone(), started: Rc::default() };
         let environ = environ.into_bound(py);
-        let answered = catch_unwind(AssertUnwindSafe(|| call.answer(&environ, client, &made)));
-        made.close();
-        if let Some(returned) = lane.close() {
-            *exchange = returned;
-        }
-        // Whoever called this answers a panic, and needs the exchange for it.
-        let answered = answered.unwrap_or_else(|panic| resume_unwind(panic));
+        let (answered, kit) = match self.kits.take(py) {
+            Ok(kit) => self.answer(&environ, kit, exchange),
+            Err(error) => (Err(error), None),
+        };
         self.finish(&environ, answered, exchange);
         if let Some(access) = access {
             self.log_access(&environ, &access, exchange);
+        }
+        // What it had is let go of with it.
+        drop(environ);
+        if let Some(kit) = kit {
+            self.kits.give(py, kit);
         }
     }
 
@@ -170,6 +162,22 @@ impl Service for Wsgi {
 }
 
 impl Wsgi {
+    /// Calls the application with this kit, which comes back if it can be used again.
+    fn answer(
+        &self,
+        environ: &Bound<'_, PyDict>,
+        mut kit: Kit,
+        exchange: &mut Exchange,
+    ) -> (PyResult<()>, Option<Kit>) {
+        let py = environ.py();
+        kit.open(exchange);
+        let call = Call { py, wsgi: self, lane: kit.lane().clone() };
+        let answered = catch_unwind(AssertUnwindSafe(|| call.answer(environ, &mut kit)));
+        let kit = kit.close(py, exchange);
+        // Whoever called this answers a panic, and needs the exchange for it.
+        (answered.unwrap_or_else(|panic| resume_unwind(panic)), kit)
+    }
+
     /// Does what the watchdog does. An exception of its own is logged, unless it is to end the server.
     fn perform(&self, py: Python<'_>, beat: &Beat) {
         match beat.perform(py) {
@@ -274,33 +282,18 @@ fn request_line(environ: &Bound<'_, PyDict>) -> String {
 /// What is done before the application is called and after it is not inlined: its frames are not on
 /// the stack of a request that waits.
 impl<'py> Call<'_, 'py> {
-    fn answer(&self, environ: &Bound<'py, PyDict>, client: Client, made: &Made) -> PyResult<()> {
-        let (application, start_response) = self.prepare(environ, client, made)?;
-        let body = application.call1((environ, start_response));
+    fn answer(&self, environ: &Bound<'py, PyDict>, kit: &mut Kit) -> PyResult<()> {
+        let application = self.prepare(environ, kit)?;
+        let body = application.call1((environ, kit.start_response()));
         leave_if_child(self.py, body.as_ref().err());
         self.answer_with(&body?)
     }
 
-    /// Completes the environ; the application to call, and its `start_response`.
+    /// Completes the environ; the application to call.
     #[inline(never)]
-    fn prepare(
-        &self,
-        environ: &Bound<'py, PyDict>,
-        client: Client,
-        made: &Made,
-    ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, StartResponse>)> {
-        let py = self.py;
-        environ.set_item(intern!(py, "wsgi.input"), Input::new(self.lane.clone()))?;
-        let hints = EarlyHints::new(self.lane.clone());
-        environ.set_item(intern!(py, "wsgi.early_hints"), hints)?;
-        let client = PyClient::new(client, made.clone(), self.lane.clone());
-        let client = Bound::new(py, client)?;
-        environ.set_item(intern!(py, "meinheld.client"), &client)?;
-        let application = self.unwrapped(environ, &client)?;
-        let known_heads = Rc::clone(&self.wsgi.known_heads);
-        let started = Rc::clone(&self.started);
-        let start_response = StartResponse::new(self.lane.clone(), started, known_heads);
-        Ok((application, Bound::new(py, start_response)?))
+    fn prepare(&self, environ: &Bound<'py, PyDict>, kit: &mut Kit) -> PyResult<Bound<'py, PyAny>> {
+        kit.equip(environ)?;
+        self.unwrapped(environ, kit)
     }
 
     /// Sends what the application has returned, and closes it.
@@ -323,14 +316,13 @@ impl<'py> Call<'_, 'py> {
     fn unwrapped(
         &self,
         environ: &Bound<'py, PyDict>,
-        client: &Bound<'py, PyClient>,
+        kit: &mut Kit,
     ) -> PyResult<Bound<'py, PyAny>> {
         let application = self.wsgi.application.bind(self.py);
         if !self.wsgi.wraps {
             return Ok(application.clone());
         }
-        let continuation = client.get().continuation()?;
-        environ.set_item(intern!(self.py, "meinheld.continuation"), continuation)?;
+        kit.equip_continuation(environ)?;
         application.getattr(intern!(self.py, "app"))
     }
 
@@ -394,7 +386,7 @@ impl<'py> Call<'_, 'py> {
     }
 
     fn check_started(&self) -> PyResult<()> {
-        if self.started.get() || self.lane.is_answered() {
+        if self.lane.is_started() || self.lane.is_answered() {
             return Ok(());
         }
         let message = "the application returned a body without having called start_response";

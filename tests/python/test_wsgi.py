@@ -405,7 +405,7 @@ MISTAKES = {
     "header is a str": ('"200 OK", ["ab"]', "headers are a list of (name, value) tuples"),
     "exc_info is an exception": ('"200 OK", [], ValueError()', "exc_info"),
     "no arguments": ("", "missing 2 required positional arguments"),
-    "too many arguments": ('"200 OK", [], None, None', "__call__"),
+    "too many arguments": ('"200 OK", [], None, None', "start_response()"),
 }
 
 

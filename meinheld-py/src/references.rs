@@ -1,0 +1,27 @@
+//! Whether anybody but its owner still has an object.
+//!
+//! ```text
+//!   counted      locals, containers, frames, tracebacks: Py_REFCNT
+//!   not counted  weak references, which find the object as long as it lives
+//! ```
+//!
+//! Classes of ours cannot be weakly referenced, but built-in functions can. Not here: what follows.
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyCFunction;
+
+/// Whether `owners` references to the object are all there are, where weak ones are not possible.
+pub(crate) fn has_only<T>(_py: Python<'_>, object: &Py<T>, owners: isize) -> bool {
+    // SAFETY: attached, by the token. The object is alive, since a reference is lent.
+    unsafe { ffi::Py_REFCNT(object.as_ptr()) == owners }
+}
+
+/// The same for a built-in function, which must not be weakly referenced either.
+pub(crate) fn function_has_only(py: Python<'_>, function: &Py<PyCFunction>, owners: isize) -> bool {
+    let object: *const ffi::PyCFunctionObject = function.as_ptr().cast();
+    // SAFETY: attached, by `py`, so that nobody changes the object meanwhile. It is alive, since a
+    // reference is lent, and a `PyCFunctionObject`, since its type was checked when it was cast.
+    let weak = unsafe { (*object).m_weakreflist };
+    has_only(py, function, owners) && weak.is_null()
+}

@@ -1,0 +1,317 @@
+"""What an application keeps of a request belongs to that request for ever, though the server reuses what nobody kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from program import run_program
+
+#: Ways to keep a thing: each returns a function that gives it back, or None if it could not be kept.
+KEEPERS = """
+import contextvars, gc, queue, weakref
+
+gc.disable()
+variable = contextvars.ContextVar("variable")
+
+class Node:
+    pass
+
+def in_a_list(thing):
+    kept = [thing]
+    return kept.pop
+
+def in_a_closure(thing):
+    return lambda: thing
+
+def in_a_partial_call(thing):
+    import functools
+    return functools.partial(lambda kept: kept, thing)
+
+def in_a_tuple_in_a_dict(thing):
+    kept = {"a": (1, thing)}
+    return lambda: kept["a"][1]
+
+def in_a_traceback(thing):
+    def fail(held):
+        raise ValueError
+    try:
+        fail(thing)
+    except ValueError as error:
+        kept = error
+    del thing
+    return lambda: kept.__traceback__.tb_next.tb_frame.f_locals["held"]
+
+def in_a_generator(thing):
+    def generate(held):
+        yield
+        yield held
+    generator = generate(thing)
+    next(generator)
+    return lambda: next(generator)
+
+def in_a_thread(thing):
+    asked, answers = queue.SimpleQueue(), queue.SimpleQueue()
+    def hold(held):
+        asked.get()
+        answers.put(held)
+    thread = threading.Thread(target=hold, args=(thing,))
+    thread.start()
+    def give():
+        asked.put(None)
+        thread.join()
+        return answers.get()
+    return give
+
+def in_a_task(thing):
+    answers = []
+    def hold(held):
+        while not answers:
+            server.sleep(0.001)
+        answers.append(held)
+    task = server.spawn(hold, (thing,))
+    def give():
+        answers.append(None)
+        task.join()
+        return answers[1]
+    return give
+
+def in_a_cycle_that_is_garbage(thing):
+    node = Node()
+    node.itself, node.thing = node, thing
+    reference = weakref.ref(node)
+    return lambda: reference().thing
+
+def in_a_context(thing):
+    context = contextvars.Context()
+    context.run(variable.set, thing)
+    return lambda: context[variable]
+
+def by_a_method_of_it(thing):
+    for name in ("read", "continuation", "resume", "__call__"):
+        if hasattr(thing, name):
+            method = getattr(thing, name)
+            return lambda: method.__self__
+    raise AssertionError(thing)
+
+def by_a_weak_reference(thing):
+    try:
+        return weakref.ref(thing)
+    except TypeError:
+        return lambda: None
+
+def by_a_weak_reference_with_a_callback(thing):
+    try:
+        return weakref.ref(thing, lambda _: None)
+    except TypeError:
+        return lambda: None
+
+def by_the_collector(thing):
+    kept = [each for each in gc.get_objects() if each is thing]
+    return kept.pop
+
+def by_its_owner(thing):
+    owner = getattr(thing, "__self__", None)
+    return lambda: owner and owner.start_response
+
+def not_at_all(thing):
+    return lambda: None
+"""
+
+PROGRAM = """
+def things_of(environ, start_response):
+    write = start_response("200 OK", [("Content-Length", "5")])
+    return {
+        "input": environ["wsgi.input"],
+        "early_hints": environ["wsgi.early_hints"],
+        "client": environ[CLIENT_KEY],
+        "continuation": environ[CONTINUATION_KEY],
+        "start_response": start_response,
+        "write": write,
+    }
+
+USES = {
+    "input": lambda kept: kind(kept.read),
+    "early_hints": lambda kept: kind(kept, [("Link", "x")]),
+    "client": lambda kept: [kept.connected, kept.get_fd(), kind(kept.set_closed, True)],
+    "continuation": lambda kept: [
+        kept.suspended, kept.connected, kind(kept.resume, 1), kind(kept.suspend, 0.001)
+    ],
+    "start_response": lambda kept: [
+        kind(kept, "204 No Content", []),
+        kind(kept, "204 No Content", [], (ValueError, ValueError("an earlier error"), None)),
+    ],
+    "write": lambda kept: kind(kept, b"stray"),
+}
+
+kept = {}
+seen = {}
+
+def app(environ, start_response):
+    things = things_of(environ, start_response)
+    if environ["PATH_INFO"] == "/keep":
+        seen.clear()
+        keeper, name = environ["QUERY_STRING"].split("-")
+        kept["give"] = globals()[keeper](things[name])
+        kept["name"] = name
+    else:
+        # Once to look, and once more when it was let go.
+        thing, name = kept.pop("give", lambda: None)(), kept["name"]
+        if thing is not None:
+            seen["reappears"] = any(thing is each for each in things.values())
+            seen["use"] = USES[name](thing)
+        seen["own"] = [things["client"].connected, things["input"].read().decode()]
+    return [b"right"]
+
+def main():
+    keepers = [name for name in globals() if name.startswith(("in_a", "by_", "not_at_all"))]
+    for keeper in keepers:
+        for name in USES:
+            # The first leaves its objects for this one, so that what is kept has been used before.
+            paths = (f"/keep?not_at_all-{name}", f"/keep?{keeper}-{name}", "/use", "/use")
+            answers = [ask(path).join() for path in paths]
+            notes.append([keeper, name, dict(seen), answers])
+
+serve(main, app=app)
+"""
+
+ENDED = "RuntimeError: the request that this belongs to has ended"
+#: What each thing says in another request than its own.
+REFUSALS = {
+    "input": ENDED,
+    "early_hints": ENDED,
+    "client": [False, -1, ENDED],
+    "continuation": [
+        False,
+        False,
+        "ContinuationError: its request has ended",
+        "ContinuationError: cannot suspend here: this continuation belongs to another request",
+    ],
+    "start_response": [
+        "AssertionError: start_response was called a second time without exc_info (PEP 3333)",
+        ENDED,
+    ],
+    "write": ENDED,
+}
+
+#: What cannot be kept so.
+UNKEPT = {("by_its_owner", name) for name in REFUSALS if name != "start_response"}
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], list]:
+    """What became of each thing, kept in each way, at the next request."""
+    notes = run_program(tmp_path_factory.mktemp("kept"), KEEPERS + PROGRAM).notes
+    return {(keeper, name): rest for keeper, name, *rest in notes}
+
+
+KEPT_BY = [line.split("(")[0][4:] for line in KEEPERS.splitlines() if line.startswith("def ")]
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+@pytest.mark.parametrize("keeper", KEPT_BY)
+def test_what_is_kept_never_serves_another_request(
+    seen: dict[tuple[str, str], Any], keeper: str, name: str
+) -> None:
+    """It is none of the objects of the next request, and refuses there; that request has its own."""
+    found, answers = seen[keeper, name]
+    assert answers == ["right"] * 4
+    assert found.pop("own") == [True, ""]
+    # A function that is weakly referenced dies with its request.
+    weakly = "weak" in keeper or keeper == "not_at_all"
+    if weakly or (keeper, name) in UNKEPT:
+        assert found == {}
+    else:
+        assert found == {"reappears": False, "use": REFUSALS[name]}
+
+
+def test_nothing_of_a_request_shows_in_the_next(tmp_path: Path) -> None:
+    """Bytes read ahead, a message kept for a suspend, a begun response, a muted one: all are the request's own."""
+    source = r"""
+    def app(environ, start_response):
+        path, body, c = environ["PATH_INFO"], environ["wsgi.input"], environ[CONTINUATION_KEY]
+        if path == "/reads-ahead":
+            notes.append(body.readline().decode())
+        elif path == "/resumed-early":
+            thread = threading.Thread(target=c.resume, args=("early",))
+            thread.start()
+            thread.join()
+        elif path == "/made-another":
+            notes.append(repr(type(environ[CLIENT_KEY].continuation()).__name__))
+        elif path == "/raises":
+            raise ValueError("meant to fail")
+        elif path == "/times-out":
+            c.suspend(0.001)
+        elif path == "/unstarted":
+            return [b"never sent"]
+        elif path == "/muted":
+            environ[CLIENT_KEY].set_closed(True)
+        elif path == "/look":
+            notes.append([body.read().decode(), kind(c.suspend, 0.001), environ[CLIENT_KEY].connected, repr(c)[-15:]])
+        start_response("200 OK", [("Content-Length", "1")])
+        return [b"x"]
+
+    def main():
+        def talk():
+            client = http.client.HTTPConnection("127.0.0.1", server.addresses_of_run[0][1], timeout=10)
+            for path in ("reads-ahead", "resumed-early", "made-another", "raises", "times-out", "unstarted", "muted"):
+                for each, content in ((path, b"one\ntwo\n"), ("look", b"")):
+                    client.request("POST", "/" + each, content)
+                    answer = kind(lambda: client.getresponse())
+                    notes.append([each, getattr(answer, "status", None)])
+                    if hasattr(answer, "read"):
+                        answer.read()
+                    else:
+                        client.close()
+        thread = threading.Thread(target=talk)
+        thread.start()
+        while thread.is_alive():
+            server.sleep(0.002)
+
+    serve(main, app=app)
+    """
+    notes = run_program(tmp_path, source).notes
+    look = [["", "timeout: timed out: not resumed in time", True, " not suspended>"], ["look", 200]]
+    assert notes == [
+        *("one\n", ["reads-ahead", 200], *look),
+        *(["resumed-early", 200], *look),
+        *("'Continuation'", ["made-another", 200], *look),
+        *(["raises", 500], *look),
+        *(["times-out", 500], *look),
+        *(["unstarted", 500], *look),
+        *(["muted", None], *look),
+    ]
+
+
+def test_requests_at_the_same_time_have_objects_of_their_own(tmp_path: Path) -> None:
+    """As many as there are, more than are kept for reuse; each resumes by its own continuation."""
+    source = """
+    waiting = {}
+    different = []
+
+    def app(environ, start_response):
+        things = [environ["wsgi.input"], environ["wsgi.early_hints"], environ[CLIENT_KEY], environ[CONTINUATION_KEY], start_response]
+        path = environ["PATH_INFO"]
+        waiting[path] = things
+        told = things[3].suspend()
+        start_response("200 OK", [])
+        return [f"{path} {told}".encode()]
+
+    def main():
+        for round in range(3):
+            asked = [ask(f"/{round}/{number}") for number in range(100)]
+            while len(waiting) < 100:
+                server.sleep(0.001)
+            different.append(len({id(thing) for things in waiting.values() for thing in things}))
+            for path, things in list(waiting.items()):
+                things[3].resume(path)
+            waiting.clear()
+            del path, things
+            notes.append(all(task.join() == f"/{round}/{number} /{round}/{number}" for number, task in enumerate(asked)))
+        notes.append(different)
+
+    serve(main, app=app)
+    """
+    notes = run_program(tmp_path, source).notes
+    assert notes == [True, True, True, [500, 500, 500]]
