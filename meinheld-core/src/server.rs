@@ -64,6 +64,7 @@ pub struct Server<S: Service> {
 pub struct Handle {
     bell: Arc<Bell>,
     requested: Arc<StopRequest>,
+    forked: Arc<AtomicBool>,
 }
 
 #[derive(Default)]
@@ -130,6 +131,12 @@ impl Handle {
         self.bell.ring();
     }
 
+    /// Tells that this process has forked: the child may hold the connections, too, so that closing one
+    /// tells its peer nothing. From now on they are shut down as well.
+    pub fn note_fork(&self) {
+        self.forked.store(true, Ordering::Relaxed);
+    }
+
     /// Has the requests that are suspended when the server stops, or suspend after that, cancelled at
     /// once: those that watch their client (see [`Client::watch`](crate::Client::watch)).
     pub fn end_suspended(&self) {
@@ -177,7 +184,11 @@ impl<S: Service> Server<S> {
 
     /// A handle to stop the server by.
     pub fn handle(&self) -> Handle {
-        Handle { bell: Arc::clone(&self.bell), requested: Arc::clone(&self.requested) }
+        Handle {
+            bell: Arc::clone(&self.bell),
+            requested: Arc::clone(&self.requested),
+            forked: Arc::clone(&self.driver.shared.forked),
+        }
     }
 
     /// The application.

@@ -6,6 +6,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use meinheld_coro::{Interrupt, Timers};
@@ -39,6 +41,8 @@ pub(crate) struct Shared {
     /// The time of this turn.
     pub(crate) now: Cell<Instant>,
     pub(crate) stopping: Cell<bool>,
+    /// Whether a child process may hold the connections, too.
+    pub(crate) forked: Arc<AtomicBool>,
     /// How many connections were closed for each reason.
     pub(crate) closed: RefCell<[u64; CloseReason::COUNT]>,
     unix_seconds: Cell<u64>,
@@ -59,6 +63,7 @@ impl Shared {
             pending: RefCell::default(),
             now: Cell::new(Instant::now()),
             stopping: Cell::new(false),
+            forked: Arc::default(),
             closed: RefCell::default(),
             unix_seconds: Cell::new(0),
         };
@@ -239,6 +244,10 @@ impl Shared {
             self.timers.borrow_mut().cancel(timer);
         }
         self.buffers.borrow_mut().shrink(std::mem::take(&mut connection.input));
+        if self.forked.load(Ordering::Relaxed) {
+            // One that is dead already needs no end.
+            let _ = sys::shutdown(connection.fd());
+        }
     }
 
     /// Answers a connection by the server's own error response, and lets it linger.

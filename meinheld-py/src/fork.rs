@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::prelude::*;
 
+use crate::server;
+
 /// Whether this process was forked since the server began to run.
 static FORKED: AtomicBool = AtomicBool::new(false);
 
@@ -14,6 +16,12 @@ static FORKED: AtomicBool = AtomicBool::new(false);
 #[pyfunction]
 pub(crate) fn note_fork() {
     FORKED.store(true, Ordering::Relaxed);
+}
+
+/// Called in a parent by `os.register_at_fork`.
+#[pyfunction]
+pub(crate) fn note_child() {
+    server::note_child();
 }
 
 /// A server that begins to run belongs to this process.

@@ -67,7 +67,7 @@ mod _meinheld {
     #[pymodule_export]
     use crate::file_wrapper::FileWrapper;
     #[pymodule_export]
-    use crate::fork::note_fork;
+    use crate::fork::{note_child, note_fork};
     #[pymodule_export]
     use crate::hooks::{set_access_logger, set_error_logger, set_fastwatchdog, set_watchdog};
     #[pymodule_export]

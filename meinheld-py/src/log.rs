@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
@@ -69,10 +70,10 @@ impl Logs {
     /// Logs one line.
     pub(crate) fn error(&self, py: Python<'_>, message: &str) {
         let error = self.error.bind(py);
-        let logged = text::utf_8(py, message).and_then(|message| {
+        self.attempt(py, || {
+            let message = text::utf_8(py, message)?;
             error.call_method1(intern!(py, "error"), (intern!(py, "%s"), message))
         });
-        self.unraisable(py, logged);
     }
 
     /// Logs one line and a traceback.
@@ -81,10 +82,9 @@ impl Logs {
             // It has its traceback as an attribute, too.
             let value = raised.clone_ref(py).into_value(py);
             let exc_info = (raised.get_type(py), value, raised.traceback(py));
-            return self.unraisable(py, own.bind(py).call1(exc_info));
+            return self.attempt(py, || own.bind(py).call1(exc_info));
         }
-        let logged = self.exception_line(py, message, raised);
-        self.unraisable(py, logged);
+        self.attempt(py, || self.exception_line(py, message, raised));
     }
 
     fn exception_line(&self, py: Python<'_>, message: &str, raised: &PyErr) -> PyResult<()> {
@@ -147,6 +147,13 @@ impl Logs {
         environ.set_item(intern!(py, "REQUEST_TIME"), milliseconds)?;
         environ.set_item(intern!(py, "LOCAL_TIME"), time)?;
         access.bind(py).call1((environ,)).map(drop)
+    }
+
+    /// Logs something. A panic, for want of memory, has been told to stderr, and is over.
+    fn attempt<T>(&self, py: Python<'_>, log: impl FnOnce() -> PyResult<T>) {
+        if let Ok(logged) = catch_unwind(AssertUnwindSafe(log)) {
+            self.unraisable(py, logged);
+        }
     }
 
     /// A log that fails must not fail the request.

@@ -60,6 +60,18 @@ pub(crate) fn with_config<R>(use_it: impl FnOnce(&mut Config) -> R) -> R {
     with_state(|state| use_it(&mut state.config))
 }
 
+/// The handle of the server that runs in this process. A child's is its parent's.
+fn running() -> Option<Handle> {
+    if fork::is_child() { None } else { with_state(|state| state.running.clone()) }
+}
+
+/// Tells the server that runs that a child has been forked.
+pub(crate) fn note_child() {
+    if let Some(handle) = running() {
+        handle.note_fork();
+    }
+}
+
 /// Nothing that could panic or call Python runs under the lock.
 fn with_state<R>(use_it: impl FnOnce(&mut State) -> R) -> R {
     let mut guard: MutexGuard<'_, Option<State>> =
@@ -84,6 +96,7 @@ pub(crate) fn listen(
     address: Option<&Bound<'_, PyAny>>,
     socket_fd: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<()> {
+    check_not_forked()?;
     if with_state(|state| !state.listeners.is_empty() || state.running.is_some()) {
         return Err(PyRuntimeError::saying(
             "listen was called before: give it a list of addresses",
@@ -175,10 +188,25 @@ pub(crate) fn run(py: Python<'_>, app: Py<PyAny>) -> PyResult<()> {
     if !app.bind(py).is_callable() {
         return Err(not_a(app.bind(py), "app", "a WSGI application, which is a callable"));
     }
+    check_not_forked()?;
     let (config, listeners) = take_prepared()?;
     fork::forget();
     let _over = Over;
     serve(py, app, config, listeners)
+}
+
+/// Whether this process was not forked while a server ran, whose state would be in the way.
+///
+/// # Errors
+/// `RuntimeError`.
+fn check_not_forked() -> PyResult<()> {
+    if fork::is_child() && with_state(|state| state.running.is_some()) {
+        return Err(PyRuntimeError::saying(
+            "this process was forked by a running server and cannot serve: start a new interpreter \
+             (multiprocessing's spawn, subprocess)",
+        ));
+    }
+    Ok(())
 }
 
 /// Notes, however a run ends, that it has.
@@ -288,14 +316,14 @@ pub(crate) fn stop(timeout: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
 
 /// Stops the server that runs, if one does; `None` is without limit.
 pub(crate) fn stop_running(grace: Option<Duration>) {
-    if let Some(handle) = with_state(|state| state.running.clone()) {
+    if let Some(handle) = running() {
         handle.stop(grace);
     }
 }
 
 /// Has the loop go round once, if a server runs.
 pub(crate) fn wake() {
-    if let Some(handle) = with_state(|state| state.running.clone()) {
+    if let Some(handle) = running() {
         handle.wake();
     }
 }
@@ -318,6 +346,9 @@ fn grace(seconds: f64) -> Option<Duration> {
 }
 
 fn end(stop: Stop) {
+    if fork::is_child() {
+        return;
+    }
     let running = with_state(|state| {
         if state.running.is_none() {
             state.early = Some(stop);

@@ -234,12 +234,19 @@ impl PyTask {
 
     /// Notes the outcome, the first one, and wakes who waits for it.
     fn end(&self, py: Python<'_>, outcome: PyResult<Py<PyAny>>) {
-        if let Err(error) = &outcome
-            && !self.done()
-            && !self.is_killed_by(error.value(py))
-        {
-            note_uncaught(py, &format!("spawned {} raised an exception", self.name), error);
+        let uncaught = match &outcome {
+            Err(error) if !self.done() && !self.is_killed_by(error.value(py)) => {
+                Some(error.clone_ref(py))
+            }
+            _ => None,
+        };
+        self.note_end(py, outcome);
+        if let Some(error) = uncaught {
+            note_uncaught(py, &format!("spawned {} raised an exception", self.name), &error);
         }
+    }
+
+    fn note_end(&self, py: Python<'_>, outcome: PyResult<Py<PyAny>>) {
         let outcome = outcome.map_err(|error| error.into_value(py).into_any());
         let mut state = self.lock();
         if matches!(state.phase, Phase::Ended(_)) {

@@ -19,7 +19,7 @@ pub(crate) use file::{descriptor_limit, duplicate, raise_descriptor_limit, send_
 pub use signal::SignalPipe;
 pub(crate) use socket::{
     Inherited, accept, bind_tcp, bind_unix, has_input, inherit, is_listened_on, local_address,
-    peer_has_closed, receive, receive_into, send, send_vectored, shutdown_write,
+    peer_has_closed, receive, receive_into, send, send_vectored, shutdown, shutdown_write,
 };
 
 /// The error of an address that somebody else listens on.

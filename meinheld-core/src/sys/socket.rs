@@ -144,6 +144,12 @@ fn is_ready(socket: RawFd, events: libc::c_short) -> bool {
     ready.is_ok_and(|count| count > 0)
 }
 
+/// Ends both directions, for every process that holds the socket.
+pub(crate) fn shutdown(socket: RawFd) -> io::Result<()> {
+    syscall!(shutdown(socket, libc::SHUT_RDWR))?;
+    Ok(())
+}
+
 /// Tells the peer that nothing more will be sent.
 pub(crate) fn shutdown_write(socket: RawFd) -> io::Result<()> {
     syscall!(shutdown(socket, libc::SHUT_WR))?;

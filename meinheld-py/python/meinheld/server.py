@@ -147,6 +147,9 @@ __all__ = [
 
 _graceful_timeout = 30.0
 
+# The handlers of signals in whose places ours are.
+_replaced: dict[int, Any] = {}
+
 # How long a server on another thread has to end when the program does.
 _EXIT_SECONDS = 5.0
 
@@ -211,16 +214,21 @@ def stopping_signals() -> Iterator[list[int]]:
         else:
             _meinheld.terminate(_graceful_timeout)
 
-    replaced = {}
+    replaced: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        ours = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+        ours: dict[int, Any] = {
+            signal.SIGINT: signal.default_int_handler,
+            signal.SIGTERM: signal.SIG_DFL,
+        }
         for number, default in ours.items():
             if signal.getsignal(number) == default:
                 replaced[number] = signal.signal(number, terminate)
+    _replaced.update(replaced)
     try:
         yield interrupted
     finally:
         for number, handler in replaced.items():
+            del _replaced[number]
             signal.signal(number, handler)
 
 
@@ -261,4 +269,16 @@ def _leave_forked_child(raised: BaseException | None) -> None:
     os._exit(code & 0xFF)
 
 
-os.register_at_fork(after_in_child=_meinheld.note_fork)
+def _leave_server_to_parent() -> None:
+    """Undo, in a process that was forked, what is the parent's: a signal ends it, as it would any."""
+    _meinheld.note_fork()
+    for number, handler in _replaced.items():
+        signal.signal(number, handler)
+    if _replaced:
+        signal.set_wakeup_fd(-1)
+        _replaced.clear()
+
+
+os.register_at_fork(
+    after_in_parent=_meinheld.note_child, after_in_child=_leave_server_to_parent
+)

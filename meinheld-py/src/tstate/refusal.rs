@@ -48,7 +48,8 @@ pub(crate) fn suspend_refusal(py: Python<'_>) -> Option<Refusal> {
 fn in_child_greenlet(py: Python<'_>) -> bool {
     let Some(getcurrent) = greenlet_getcurrent(py) else { return false };
     let parent = getcurrent.call0().and_then(|current| current.getattr(intern!(py, "parent")));
-    parent.is_ok_and(|parent| !parent.is_none())
+    // Who cannot tell must not leave.
+    parent.map_or(true, |parent| !parent.is_none())
 }
 
 /// `greenlet.getcurrent`, if anything has imported the package.
