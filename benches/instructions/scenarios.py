@@ -173,7 +173,7 @@ SCENARIOS = {
     "pipelined": Scenario("W1 pipelined by 16", 40, _each(lambda _: W1, times=16), batch=16, connections=4),
     "close": Scenario("ab's request, no keep-alive", 40, _without_keep_alive),
     "log": Scenario("W1 with the access log on", 60, hello, access_log=True),
-    "parked": Scenario("W1 beside 500 parked requests", 60, _each(_get(b"/wake")), application="all", parked=500),
+    "parked": Scenario("W1 beside 2,000 parked requests", 60, _each(_get(b"/wake")), application="all", parked=2_000),
     "routed": Scenario("the same with none parked", 60, _each(_get(b"/wake")), application="all"),
     "park": Scenario("park and wake", 60, _park_and_wake, application="all"),
     "post": Scenario("POST of 16 KiB, echoed", 40, _each(lambda _: POST, BODY), connections=4, application="all"),

@@ -2,7 +2,7 @@
 //!
 //! What is the same for every request is copied from a template, and what is the same for the requests
 //! of a connection from one of its own (see templates.rs); the keys of common headers are made once
-//! and kept.
+//! and kept, and requests that are alike share strings.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -24,6 +24,9 @@ const NAMES_MAX: usize = 512;
 /// How many headers of a request are expected where the last one had them.
 const POSITIONS_MAX: usize = 32;
 
+/// A value up to this many bytes is shared by the requests that have it, as long as none has another.
+const VALUE_BYTES_MAX: usize = 1024;
+
 /// What every environ has of its own. The template has it empty, so that its copies have the room.
 const OWN_KEYS: [&str; 11] = [
     "REQUEST_METHOD",
@@ -44,19 +47,35 @@ pub(crate) struct Environs {
     template: Py<PyDict>,
     /// The environ key of each header name that was seen, as it was sent.
     keys: RefCell<HashMap<Box<str>, Py<PyString>>>,
-    /// The name and the key of the header that was last seen in each position: clients, and the
-    /// proxies before them, send the same headers in the same order again and again.
-    positions: RefCell<Vec<(Box<str>, Py<PyString>)>>,
-    path: RefCell<Vec<u8>>,
+    /// The header that was last seen in each position: clients, and the proxies before them, send the
+    /// same headers in the same order again and again.
+    positions: RefCell<Vec<Position>>,
+    decoded: RefCell<Vec<u8>>,
+    path: RefCell<Recent>,
     templates: RefCell<Templates>,
-    peer: Shown,
-    local: Shown,
+    peer: Shown<IpAddr>,
+    local: Shown<IpAddr>,
+    local_port: Shown<u16>,
 }
 
-/// An address that is shown, and the one that was shown last.
+/// A header's name, its key, and the value that it had.
+struct Position {
+    name: Box<str>,
+    key: Py<PyString>,
+    value: Recent,
+}
+
+/// A text that was made, and the bytes that it was made of. Requests that wait with the same text share
+/// it: a string cannot be changed.
 #[derive(Default)]
-struct Shown {
-    last: RefCell<Option<(IpAddr, Py<PyString>)>>,
+struct Recent {
+    bytes: Vec<u8>,
+    text: Option<Py<PyString>>,
+}
+
+/// What is shown of an address, and what was shown last.
+struct Shown<K> {
+    last: RefCell<Option<(K, Py<PyString>)>>,
 }
 
 impl Environs {
@@ -80,10 +99,12 @@ impl Environs {
             template: template.unbind(),
             keys: RefCell::default(),
             positions: RefCell::default(),
+            decoded: RefCell::default(),
             path: RefCell::default(),
             templates: RefCell::new(Templates::new()),
             peer: Shown::default(),
             local: Shown::default(),
+            local_port: Shown::default(),
         })
     }
 
@@ -133,7 +154,8 @@ impl Environs {
         self.set_request_line(&environ, head)?;
         self.set_addresses(&environ, connection)?;
         for (position, (name, value)) in head.headers().enumerate() {
-            add_header(&environ, &self.key_at(py, position, name), value)?;
+            let (key, value) = self.header_at(py, position, name, value);
+            add_header(&environ, &key, value)?;
         }
         if head.framing() == Framing::Chunked {
             // The chunks are gone: what the application reads has a length (RFC 9112 section 7.1.3).
@@ -160,13 +182,13 @@ impl Environs {
     fn set_target(&self, environ: &Bound<'_, PyDict>, head: &Head<'_>) -> PyResult<()> {
         let py = environ.py();
         let target = head.target();
-        let mut path = self.path.borrow_mut();
+        let mut path = self.decoded.borrow_mut();
         path.clear();
         if target.form() != TargetForm::Asterisk {
             // PEP 3333: PATH_INFO is empty, or begins with a slash. RAW_URI has the asterisk.
             percent_decode_path(target.path(), &mut path);
         }
-        let path_info = latin_1(py, &path);
+        let path_info = self.path.borrow_mut().text(py, &path);
         environ.set_item(intern!(py, "PATH_INFO"), &path_info)?;
         environ.set_item(intern!(py, "QUERY_STRING"), latin_1(py, target.query()))?;
         let is_plain = target.raw() == path.as_slice();
@@ -176,20 +198,38 @@ impl Environs {
 
     /// The key of a header, which most often is what it was the last time in this position.
     fn key_at<'py>(&self, py: Python<'py>, position: usize, name: &str) -> Bound<'py, PyString> {
-        if let Some((last, key)) = self.positions.borrow().get(position)
-            && **last == *name
+        if let Some(last) = self.positions.borrow().get(position)
+            && *last.name == *name
         {
-            return key.bind(py).clone();
+            return last.key.bind(py).clone();
         }
         let key = self.key(py, name);
         let mut positions = self.positions.borrow_mut();
-        let seen = (name.into(), key.clone().unbind());
+        let (name, value) = (name.into(), Recent::default());
+        let seen = Position { name, key: key.clone().unbind(), value };
         if let Some(last) = positions.get_mut(position) {
             *last = seen;
         } else if position == positions.len() && position < POSITIONS_MAX {
             positions.push(seen);
         }
         key
+    }
+
+    /// The key and the value of a header, which is shared with the last one in this position if they
+    /// are the same.
+    fn header_at<'py>(
+        &self,
+        py: Python<'py>,
+        position: usize,
+        name: &str,
+        value: &[u8],
+    ) -> (Bound<'py, PyString>, Bound<'py, PyString>) {
+        let key = self.key_at(py, position, name);
+        let value = match self.positions.borrow_mut().get_mut(position) {
+            Some(position) if value.len() <= VALUE_BYTES_MAX => position.value.text(py, value),
+            _ => latin_1(py, value),
+        };
+        (key, value)
     }
 
     /// `HTTP_` and the name in capitals with underscores; two names have keys of their own.
@@ -220,7 +260,7 @@ impl Environs {
         let py = environ.py();
         match connection.peer {
             Address::Ip(peer) => {
-                environ.set_item(intern!(py, "REMOTE_ADDR"), self.peer.text(py, peer.ip()))?;
+                environ.set_item(intern!(py, "REMOTE_ADDR"), self.peer.ip(py, peer.ip()))?;
                 environ.set_item(intern!(py, "REMOTE_PORT"), decimal(py, peer.port()))?;
             }
             // The template's are empty.
@@ -228,8 +268,9 @@ impl Environs {
         }
         match connection.local {
             Address::Ip(local) => {
-                environ.set_item(intern!(py, "SERVER_NAME"), self.local.text(py, local.ip()))?;
-                environ.set_item(intern!(py, "SERVER_PORT"), decimal(py, local.port()))
+                environ.set_item(intern!(py, "SERVER_NAME"), self.local.ip(py, local.ip()))?;
+                let port = self.local_port.text(py, local.port(), |port| decimal(py, *port));
+                environ.set_item(intern!(py, "SERVER_PORT"), port)
             }
             // PEP 3333: neither may be empty.
             Address::Unix(_) => {
@@ -240,17 +281,49 @@ impl Environs {
     }
 }
 
-impl Shown {
-    fn text<'py>(&self, py: Python<'py>, ip: IpAddr) -> Bound<'py, PyString> {
+impl<K: PartialEq> Shown<K> {
+    fn text<'py>(
+        &self,
+        py: Python<'py>,
+        shown: K,
+        make: impl FnOnce(&K) -> Bound<'py, PyString>,
+    ) -> Bound<'py, PyString> {
         let mut last = self.last.borrow_mut();
         match &*last {
-            Some((known, text)) if *known == ip => text.bind(py).clone(),
+            Some((known, text)) if *known == shown => text.bind(py).clone(),
             _ => {
-                let text = PyString::new(py, &ip.to_string());
-                *last = Some((ip, text.clone().unbind()));
+                let text = make(&shown);
+                *last = Some((shown, text.clone().unbind()));
                 text
             }
         }
+    }
+}
+
+impl Shown<IpAddr> {
+    fn ip<'py>(&self, py: Python<'py>, ip: IpAddr) -> Bound<'py, PyString> {
+        self.text(py, ip, |ip| PyString::new(py, &ip.to_string()))
+    }
+}
+
+impl<K> Default for Shown<K> {
+    fn default() -> Shown<K> {
+        Shown { last: RefCell::new(None) }
+    }
+}
+
+impl Recent {
+    fn text<'py>(&mut self, py: Python<'py>, bytes: &[u8]) -> Bound<'py, PyString> {
+        if let Some(text) = &self.text
+            && self.bytes == bytes
+        {
+            return text.bind(py).clone();
+        }
+        let text = latin_1(py, bytes);
+        self.bytes.clear();
+        self.bytes.extend_from_slice(bytes);
+        self.text = Some(text.clone().unbind());
+        text
     }
 }
 
@@ -260,13 +333,12 @@ pub(crate) fn have_one_key(name: &str, other: &str) -> bool {
     name.len() == other.len() && name.bytes().map(in_key).eq(other.bytes().map(in_key))
 }
 
-fn add_header(
-    environ: &Bound<'_, PyDict>,
+fn add_header<'py>(
+    environ: &Bound<'py, PyDict>,
     key: &Bound<'_, PyString>,
-    value: &[u8],
+    mut value: Bound<'py, PyString>,
 ) -> PyResult<()> {
     let py = environ.py();
-    let mut value = latin_1(py, value);
     if let Some(first) = environ.get_item(key)? {
         // RFC 9110 section 5.3; RFC 6265 section 5.4 for Cookie.
         let separator = if key == "HTTP_COOKIE" { "; " } else { "," };

@@ -127,6 +127,38 @@ def test_any_course_of_requests_has_the_environs_of_fresh_connections(lab: Lab, 
             assert shown == expected, wire
 
 
+#: It tells which of its strings are the very ones of the request before.
+SHARING = """
+import json
+last = {}
+def app(environ, start_response):
+    names = ["PATH_INFO", "HTTP_HOST", "HTTP_COOKIE", "SERVER_PORT", "REMOTE_PORT"]
+    shared = [name for name in names if environ.get(name) is last.get(name)]
+    last.update(environ)
+    start_response("200 OK", [("Content-Type", "application/json")])
+    return [json.dumps([shared, environ["PATH_INFO"], environ["HTTP_COOKIE"]]).encode()]
+"""
+
+
+def test_requests_that_are_alike_share_strings(lab: Lab) -> None:
+    """Of whichever connection they are; what differs, by a byte or by its length, is each one's own."""
+    name = lab.define(SHARING)
+
+    def ask(path: str, cookie: str) -> list[object]:
+        with lab.connect() as client:
+            client.send(request(name, "GET", path, f"Cookie: {cookie}\r\n"))
+            answer: list[object] = json.loads(client.response().body)
+            return answer
+
+    long = "x" * 2000
+    ask("/path", "cookie one")
+    assert ask("/path", "cookie one") == [["PATH_INFO", "HTTP_HOST", "HTTP_COOKIE", "SERVER_PORT"], "/path", "cookie one"]
+    assert ask("/path", "cookie two") == [["PATH_INFO", "HTTP_HOST", "SERVER_PORT"], "/path", "cookie two"]
+    assert ask("/paths", "cookie") == [["HTTP_HOST", "SERVER_PORT"], "/paths", "cookie"]
+    assert ask("/paths", long) == [["PATH_INFO", "HTTP_HOST", "SERVER_PORT"], "/paths", long]
+    assert ask("/paths", long) == [["PATH_INFO", "HTTP_HOST", "SERVER_PORT"], "/paths", long]
+
+
 def test_a_chunked_body_has_its_own_length(lab: Lab) -> None:
     """The head is the same, and CONTENT_LENGTH is not."""
     name = lab.define(SOURCE)
