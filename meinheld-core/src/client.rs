@@ -22,8 +22,8 @@ pub struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(shared: Rc<Shared>, id: ConnectionId) -> Client {
-        let request = shared.with(id, |connection| connection.requests_ended).unwrap_or_default();
+    /// The client of a request, before which so many have ended on its connection.
+    pub(crate) fn new(shared: Rc<Shared>, id: ConnectionId, request: u32) -> Client {
         Client { shared, id, request }
     }
 

@@ -197,10 +197,18 @@ impl Connection {
     }
 
     /// Notes that no request runs on it any more: whatever still refers to that one is stale. Tells
-    /// who still waits for the socket, or for its client to go.
-    pub(crate) fn end_request(&mut self) -> [Option<Ticket>; 3] {
+    /// who still waits for the socket, or for its client to go; mostly nobody does.
+    pub(crate) fn end_request(&mut self) -> Option<[Option<Ticket>; 3]> {
         self.requests_ended = self.requests_ended.wrapping_add(1);
-        [self.reader.take(), self.writer.take(), self.departure.take()]
+        let waits = self.reader.is_some() || self.writer.is_some() || self.departure.is_some();
+        waits.then(|| [self.reader.take(), self.writer.take(), self.departure.take()])
+    }
+
+    /// Sets what it waits for at the longest; whether its timer is early enough for that.
+    pub(crate) fn expire_at(&mut self, deadline: Instant) -> bool {
+        self.deadline = Some(deadline);
+        // A timer that expires too early looks at the deadline and is armed again then.
+        self.timer.is_some_and(|(_, at)| at <= deadline)
     }
 
     /// Whether it waits for a request.

@@ -7,7 +7,7 @@ use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io::{self, Seek, Write};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use meinheld_coro::Scheduler;
 use tempfile::SpooledTempFile;
@@ -45,6 +45,10 @@ pub(crate) struct Driver<S: Service> {
     pub(crate) index: RefCell<HeadIndex>,
     /// The heads that came before it.
     pub(crate) repeats: RefCell<Repeats>,
+    /// The request that is to begin now, on its way into its coroutine.
+    pub(crate) incoming: Cell<Option<(ConnectionId, Incoming)>>,
+    /// What its coroutine runs.
+    pub(crate) serving: Rc<dyn Fn()>,
     /// What the server's own code panicked with in a coroutine, where nothing would unwind to `run`.
     pub(crate) panicked: Cell<Option<Box<dyn Any + Send>>>,
 }
@@ -95,12 +99,26 @@ enum Sought {
 }
 
 impl<S: Service> Driver<S> {
-    pub(crate) fn new(shared: Shared, service: S, scheduler: Scheduler) -> Driver<S> {
-        let index = RefCell::new(HeadIndex::new());
-        let repeats = RefCell::new(Repeats::new());
-        let overloads = Seldom::default();
-        let (shared, panicked) = (Rc::new(shared), Cell::new(None));
-        Driver { shared, service, scheduler, overloads, index, repeats, panicked }
+    pub(crate) fn new(shared: Shared, service: S, scheduler: Scheduler) -> Rc<Driver<S>> {
+        Rc::new_cyclic(|driver: &Weak<Driver<S>>| {
+            let driver = Weak::clone(driver);
+            let serve = move || {
+                if let Some(driver) = driver.upgrade() {
+                    driver.serve_incoming();
+                }
+            };
+            Driver {
+                shared: Rc::new(shared),
+                service,
+                scheduler,
+                overloads: Seldom::default(),
+                index: RefCell::new(HeadIndex::new()),
+                repeats: RefCell::new(Repeats::new()),
+                incoming: Cell::new(None),
+                serving: Rc::new(serve),
+                panicked: Cell::new(None),
+            }
+        })
     }
 
     /// Handles an event on a connection.
@@ -142,13 +160,16 @@ impl<S: Service> Driver<S> {
 
     fn step(self: &Rc<Self>, id: ConnectionId) -> Step {
         enum What {
-            Head,
+            Head(Input, usize),
             Collect,
             Discard,
             Linger,
         }
         let what = self.shared.with(id, |connection| match connection.phase {
-            Phase::Head => Some(What::Head),
+            Phase::Head => {
+                let input = std::mem::take(&mut connection.input);
+                Some(What::Head(input, connection.scanned))
+            }
             Phase::Collecting(_) => Some(What::Collect),
             Phase::Discarding(_) => Some(What::Discard),
             Phase::Lingering(_) => Some(What::Linger),
@@ -156,7 +177,7 @@ impl<S: Service> Driver<S> {
         });
         match what.flatten() {
             None => Step::Wait,
-            Some(What::Head) => self.seek_head(id),
+            Some(What::Head(input, scanned)) => self.seek_head(id, input, scanned),
             Some(What::Collect) => self.collect(id),
             Some(What::Discard) => self.discard(id),
             Some(What::Linger) => self.linger(id),
@@ -198,11 +219,7 @@ impl<S: Service> Driver<S> {
     }
 
     /// Looks for a head, receiving if there is none in the input yet.
-    fn seek_head(self: &Rc<Self>, id: ConnectionId) -> Step {
-        let taken = self
-            .shared
-            .with(id, |connection| (std::mem::take(&mut connection.input), connection.scanned));
-        let Some((input, scanned)) = taken else { return Step::Wait };
+    fn seek_head(self: &Rc<Self>, id: ConnectionId, input: Input, scanned: usize) -> Step {
         match self.seek_head_in(id, input, scanned) {
             Sought::Handled => self.after_head(id),
             Sought::Incomplete(input, scanned) => self.receive_head(id, input, scanned),

@@ -7,8 +7,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use meinheld_coro::{describe_task, without_parking};
-
 use crate::client::Client;
 use crate::connection::{CloseReason, Connection, ConnectionId, Phase};
 use crate::driver::Driver;
@@ -34,21 +32,10 @@ pub(crate) struct Incoming {
 impl<S: Service> Driver<S> {
     /// Begins a request in a coroutine, and runs it until it first waits or ends.
     pub(crate) fn start(self: &Rc<Self>, id: ConnectionId, incoming: Incoming) {
-        self.shared.with(id, |connection| {
-            connection.phase = Phase::Busy;
-            connection.deadline = None;
-            connection.scanned = 0;
-        });
         let kind = incoming.facts.kind;
-        let driver = Rc::clone(self);
-        let begun = self.scheduler.start(move || {
-            // What the application panics with is caught within. This is the server's own, and the
-            // loop is to hear of it: the connection would be held for ever, and nobody know.
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| driver.serve(id, incoming))) {
-                driver.panicked.set(Some(panic));
-            }
-        });
-        if let Err(error) = begun {
+        self.incoming.set(Some((id, incoming)));
+        if let Err(error) = self.scheduler.start_shared(&self.serving) {
+            drop(self.incoming.take());
             if self.overloads.is_due(self.shared.now.get()) {
                 self.service.report(&Report::NoCoroutine { error: &error });
             }
@@ -63,15 +50,29 @@ impl<S: Service> Driver<S> {
         }
     }
 
+    /// Serves the request that [`start`](Self::start) has left. What the application panics with is
+    /// caught within. Any other panic is the server's own, and the loop is to hear of it: the connection
+    /// would be held for ever, and nobody know.
+    pub(crate) fn serve_incoming(&self) {
+        let Some((id, incoming)) = self.incoming.take() else { return };
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.serve(id, incoming))) {
+            self.panicked.set(Some(panic));
+        }
+    }
+
     fn serve(&self, id: ConnectionId, incoming: Incoming) {
-        let known = self
-            .shared
-            .with(id, |connection| (Rc::clone(&connection.peer), Arc::clone(&connection.local)));
-        let Some((peer, local)) = known else { return };
+        let known = self.shared.with(id, |connection| {
+            connection.phase = Phase::Busy;
+            connection.deadline = None;
+            connection.scanned = 0;
+            let (peer, local) = (Rc::clone(&connection.peer), Arc::clone(&connection.local));
+            (peer, local, connection.requests_ended)
+        });
+        let Some((peer, local, request)) = known else { return };
         let Incoming { bytes, consume, facts, expectation, body, changes } = incoming;
         let (body_bytes, number) = (body.length(), id.number());
         let connection = ConnectionInfo { peer: &peer, local: &local, body_bytes, number, changes };
-        let client = Client::new(Rc::clone(&self.shared), id);
+        let client = Client::new(Rc::clone(&self.shared), id, request);
         let mut exchange = Exchange::new(client, facts, expectation, body);
         let served = catch_unwind(AssertUnwindSafe(|| {
             let request = self.accept(id, bytes, consume, &connection);
@@ -94,8 +95,10 @@ impl<S: Service> Driver<S> {
         let conclusion = exchange.conclude();
         drop(exchange);
         let waiting = self.shared.with(id, Connection::end_request);
-        for ticket in waiting.into_iter().flatten().flatten() {
-            self.scheduler.interrupt(ticket);
+        if let Some(Some(waiting)) = waiting {
+            for ticket in waiting.into_iter().flatten() {
+                self.scheduler.interrupt(ticket);
+            }
         }
         self.conclude(id, conclusion);
     }
@@ -110,10 +113,10 @@ impl<S: Service> Driver<S> {
         consume: usize,
         connection: &ConnectionInfo<'_>,
     ) -> S::Request {
-        let request = without_parking(|| {
+        let request = self.scheduler.without_parking(|| {
             let index = self.index.borrow();
             let head = index.view(bytes.unread());
-            describe_task(&[head.method().as_bytes(), b" ", head.target().raw()]);
+            self.scheduler.describe_running(&[head.method_and_target()]);
             self.service.accept(&head, connection)
         });
         bytes.consume(consume);
@@ -152,15 +155,20 @@ impl<S: Service> Driver<S> {
         if self.shared.stopping.get() {
             return self.leave(id, CloseReason::Stopping);
         }
-        let unread = self.shared.with(id, |connection| {
+        let deadline = self.shared.now.get().checked_add(self.shared.config.keep_alive_timeout);
+        let kept = self.shared.with(id, |connection| {
             connection.phase = Phase::Head;
             connection.idle_since = self.shared.now.get();
-            connection.has_unread()
+            let is_timed = deadline.is_some_and(|deadline| connection.expire_at(deadline));
+            (is_timed, connection.has_unread(), connection.watched)
         });
-        self.shared.arm_in(id, self.shared.config.keep_alive_timeout);
-        if unread == Some(true) {
+        let Some((is_timed, unread, watched)) = kept else { return };
+        if !is_timed {
+            self.shared.arm_in(id, self.shared.config.keep_alive_timeout);
+        }
+        if unread {
             self.shared.queue(id);
-        } else if self.shared.watch(id).is_err() {
+        } else if !watched && self.shared.watch(id).is_err() {
             self.shared.close(id, CloseReason::SocketError);
         }
     }

@@ -163,7 +163,7 @@ impl<S: Service> Server<S> {
         let shared = Shared::new(config)?;
         shared.epoll.add(bell.fd(), Token::Bell.into(), Interest::Level)?;
         Ok(Server {
-            driver: Rc::new(Driver::new(shared, service, scheduler)),
+            driver: Driver::new(shared, service, scheduler),
             listeners: RefCell::default(),
             bell,
             requested: Arc::default(),

@@ -169,18 +169,14 @@ impl Shared {
     fn arm(&self, id: ConnectionId, deadline: Instant) {
         let mut connections = self.connections.borrow_mut();
         let Some(connection) = connections.entry(id) else { return };
-        connection.deadline = Some(deadline);
-        let mut timers = self.timers.borrow_mut();
-        match connection.timer {
-            // A timer that expires too early looks at the deadline and is armed again then.
-            Some((_, at)) if at <= deadline => {}
-            armed => {
-                if let Some((timer, _)) = armed {
-                    timers.cancel(timer);
-                }
-                connection.timer = Some((timers.arm(deadline, id), deadline));
-            }
+        if connection.expire_at(deadline) {
+            return;
         }
+        let mut timers = self.timers.borrow_mut();
+        if let Some((timer, _)) = connection.timer {
+            timers.cancel(timer);
+        }
+        connection.timer = Some((timers.arm(deadline, id), deadline));
     }
 
     /// The connection of the next timer that has expired, if its deadline has passed too.

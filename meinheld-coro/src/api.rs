@@ -38,7 +38,9 @@ pub fn current_task() -> Option<TaskId> {
 /// Says what the running task does, in pieces that are put together: the line that tells of a stack
 /// overflow names it so (see [`OverflowReports`](crate::OverflowReports)). Holds until the task ends.
 pub fn describe_task(pieces: &[&[u8]]) {
-    Hub::with_running(|_, port| port.describe(pieces));
+    if let Some(hub) = Hub::current() {
+        hub.describe_running(pieces);
+    }
 }
 
 /// The scheduler's time; the system's outside of one.

@@ -148,6 +148,12 @@ impl Hub {
         self.running.borrow().as_ref().map(|running| running.task)
     }
 
+    pub(crate) fn describe_running(&self, pieces: &[&[u8]]) {
+        if let Some(running) = &*self.running.borrow() {
+            running.port.describe(pieces);
+        }
+    }
+
     pub(crate) fn ticket(&self) -> Option<Ticket> {
         self.current_task().map(|task| self.tasks.borrow().ticket(task))
     }
@@ -351,8 +357,10 @@ impl Hub {
     /// Makes this the thread's current scheduler for as long as the guard lives.
     pub(crate) fn enter(self: &Rc<Self>) -> Entered {
         assert!(self.running.borrow().is_none(), "the hub of a scheduler is not run inside a task");
-        let outer = CURRENT.with_borrow_mut(|current| current.replace(Rc::clone(self)));
-        Entered { outer }
+        CURRENT.with_borrow_mut(|current| match current {
+            Some(hub) if Rc::ptr_eq(hub, self) => Entered { outer: None, replaced: false },
+            _ => Entered { outer: current.replace(Rc::clone(self)), replaced: true },
+        })
     }
 }
 
@@ -363,11 +371,15 @@ fn find(hubs: &[(u32, Weak<Hub>)], id: u32) -> Option<Rc<Hub>> {
 /// Restores the thread's current scheduler.
 pub(crate) struct Entered {
     outer: Option<Rc<Hub>>,
+    /// Whether the outer one was another.
+    replaced: bool,
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        let outer = self.outer.take();
-        CURRENT.with_borrow_mut(|current| *current = outer);
+        if self.replaced {
+            let outer = self.outer.take();
+            CURRENT.with_borrow_mut(|current| *current = outer);
+        }
     }
 }

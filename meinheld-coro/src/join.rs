@@ -43,7 +43,7 @@ pub(crate) fn joinable<T: 'static>(
     let state = RefCell::new(State::Pending);
     let outcome = Rc::new(Outcome { state, waiters: RefCell::default() });
     let promise = Promise(Rc::clone(&outcome));
-    let job = Box::new(move || {
+    let job = Job::once(move || {
         let result = catch_unwind(AssertUnwindSafe(function));
         promise.0.finish(result.map_err(panicked));
     });

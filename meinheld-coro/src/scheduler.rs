@@ -14,6 +14,7 @@ use crate::error::{JoinError, RunError};
 use crate::hub::Hub;
 use crate::join::JoinHandle;
 use crate::stack::StackError;
+use crate::switch::Job;
 use crate::task::{Suspended, TaskId, Ticket, Wake};
 
 /// How often [`Scheduler::shutdown`] throws `Cancelled` into a task before it gives up on it.
@@ -77,13 +78,38 @@ impl Scheduler {
     /// # Panics
     /// When called inside a task: tasks start others with [`spawn`](crate::spawn).
     pub fn start(&self, function: impl FnOnce() + 'static) -> Result<(), StackError> {
+        self.start_job(|| Job::once(function))
+    }
+
+    /// The same with a function that others are started with, too: nothing is allocated.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub fn start_shared(&self, function: &Rc<dyn Fn()>) -> Result<(), StackError> {
+        self.start_job(|| Job::Shared(Rc::clone(function)))
+    }
+
+    fn start_job(&self, job: impl FnOnce() -> Job) -> Result<(), StackError> {
         let hub = &self.hub;
         let _entered = hub.enter();
         let mut coroutine = hub.take_coroutine()?;
-        coroutine.load(Box::new(function));
+        coroutine.load(job());
         let id = hub.tasks.borrow_mut().spawn_running();
         hub.run_on(id, coroutine);
         Ok(())
+    }
+
+    /// As [`describe_task`](crate::describe_task) does for the task that runs, if it is this scheduler's.
+    pub fn describe_running(&self, pieces: &[&[u8]]) {
+        self.hub.describe_running(pieces);
+    }
+
+    /// As [`without_parking`](crate::without_parking) does for this scheduler's tasks.
+    pub fn without_parking<R>(&self, function: impl FnOnce() -> R) -> R {
+        self.hub.without_parking(function)
     }
 
     /// Begins a turn at `now`: takes wake-ups from other threads, expires timers, trims idle stacks.

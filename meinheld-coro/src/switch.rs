@@ -33,7 +33,24 @@ use crate::overflow::Label;
 use crate::stack::Stack;
 
 /// What a coroutine runs: one task's function.
-pub(crate) type Job = Box<dyn FnOnce()>;
+pub(crate) enum Job {
+    Once(Box<dyn FnOnce()>),
+    /// A function for many tasks, so that nothing is allocated for each.
+    Shared(Rc<dyn Fn()>),
+}
+
+impl Job {
+    pub(crate) fn once(function: impl FnOnce() + 'static) -> Job {
+        Job::Once(Box::new(function))
+    }
+
+    fn call(self) {
+        match self {
+            Job::Once(function) => function(),
+            Job::Shared(function) => function(),
+        }
+    }
+}
 
 /// Told of by value what has become of the coroutine after [`Coroutine::enter`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -231,7 +248,7 @@ fn body(port: &Port, yielder: &Yielder<(), ()>) {
 /// Runs a job to its end, and drops the payload of its panic: that is code of the user's too, which
 /// may park, or panic in its turn. What the second panic carries is leaked, to end there.
 fn run(job: Job) -> Left {
-    let Err(payload) = catch_unwind(AssertUnwindSafe(job)) else { return Left::Idle };
+    let Err(payload) = catch_unwind(AssertUnwindSafe(|| job.call())) else { return Left::Idle };
     if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         std::mem::forget(second);
     }
@@ -272,7 +289,7 @@ mod tests {
     fn the_reserved_bytes_outlive_the_hosts_state() {
         drop(coroutine());
         let mut used = coroutine();
-        used.load(Box::new(|| ()));
+        used.load(Job::once(|| ()));
         assert_eq!(used.enter(), Left::Idle);
         drop(used);
     }
@@ -282,7 +299,7 @@ mod tests {
         let held = Rc::new(());
         let moved = Rc::clone(&held);
         let mut coroutine = coroutine();
-        coroutine.load(Box::new(move || drop(moved)));
+        coroutine.load(Job::once(move || drop(moved)));
         drop(coroutine);
         assert_eq!(Rc::strong_count(&held), 1);
     }

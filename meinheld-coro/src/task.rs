@@ -468,8 +468,8 @@ mod tests {
     fn a_scheduled_task_is_ready_at_its_time_and_not_before() {
         let mut tasks = Tasks::default();
         let (start, second) = (Instant::now(), Duration::from_secs(1));
-        let later = tasks.spawn_at(start + 2 * second, Box::new(|| ()));
-        let sooner = tasks.spawn_at(start + second, Box::new(|| ()));
+        let later = tasks.spawn_at(start + 2 * second, Job::once(|| ()));
+        let sooner = tasks.spawn_at(start + second, Job::once(|| ()));
         tasks.expire(start);
         assert_eq!(tasks.ready_count(), 0);
         assert_eq!(tasks.next_deadline(), Some(start + second));
@@ -482,7 +482,7 @@ mod tests {
     fn a_cancelled_scheduled_task_leaves_no_timer() {
         let mut tasks = Tasks::default();
         let now = Instant::now();
-        let id = tasks.spawn_at(now, Box::new(|| ()));
+        let id = tasks.spawn_at(now, Job::once(|| ()));
         assert!(matches!(tasks.cancel(id), Ok(Some(_))));
         assert_eq!((tasks.count(), tasks.next_deadline()), (0, None));
         tasks.expire(now);

@@ -38,6 +38,11 @@ impl<'b> Head<'b> {
         }
     }
 
+    /// The method and the target with the space between them, as sent.
+    pub fn method_and_target(&self) -> &'b [u8] {
+        &self.bytes[self.index.method.start()..self.index.target.end()]
+    }
+
     /// The version.
     pub fn version(&self) -> Version {
         self.index.version
