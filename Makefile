@@ -93,7 +93,7 @@ soak: $(VENV)/.installed ## Fire at a server: slow clients, floods, aborts (SOAK
 	$(VENV)/bin/python tests/soak $(SOAK)
 
 .PHONY: bench-instructions
-bench-instructions: $(VENV)/.installed ## Count the instructions of a request, by valgrind (COUNT='w1 w4' selects)
+bench-instructions: $(VENV)/.installed ## Count the instructions of a request, by valgrind (COUNT='w1 w4' selects, COUNT=--check)
 	@command -v valgrind >/dev/null || { echo 'no valgrind: apt-get install valgrind'; exit 2; }
 	$(VENV)/bin/python benches/instructions $(COUNT)
 
@@ -102,6 +102,10 @@ bench-instructions: $(VENV)/.installed ## Count the instructions of a request, b
 bench: $(VENV)/.peers $(VENV)/.wheel ## Compare with other servers (BENCH='--rounds 1 --only hello')
 	$(VENV)-peers/bin/python -m pip install --quiet --force-reinstall --no-deps --no-index $(VENV)/wheel/*.whl
 	$(VENV)-peers/bin/python benches/compare $(BENCH)
+
+.PHONY: bench-rust
+bench-rust: check-build $(VENV)/.build ## Time the switch, heads, environs and responses (criterion; BENCH='environ' selects)
+	$(cargo_test_env) cargo bench --locked --workspace --benches -- $(BENCH)
 
 .PHONY: autobahn
 autobahn: $(VENV)/.installed $(VENV)-autobahn/.made ## Run the Autobahn cases against WebSockets (AUTOBAHN='-i 6.*' selects)

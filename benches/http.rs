@@ -38,6 +38,16 @@ fn heads(criterion: &mut Criterion) {
             bencher.iter(|| index.parse(black_box(head), &limits).expect("the head is good"));
         });
     }
+    let mut follower = HeadIndex::new();
+    let changed = [&b"GET /page?n=2"[..], &BROWSER[13..]].concat();
+    group.bench_function("browser, by the one before", |bencher| {
+        let mut heads = [BROWSER, &changed];
+        follower.parse(heads[0], &limits).expect("the head is good");
+        bencher.iter(|| {
+            heads.swap(0, 1);
+            follower.follow(heads[1], black_box(heads[0]), &limits).expect("one tells the other")
+        });
+    });
 }
 
 fn responses(criterion: &mut Criterion) {

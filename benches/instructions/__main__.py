@@ -4,17 +4,21 @@ Each scenario has a server of its own under callgrind. After a warm-up, n rounds
 difference, by 2n rounds, is what a request costs, whatever start-up or the counting itself costs. Instructions
 of the kernel are not among them. The figures repeat within a per cent on one machine.
 
-    python benches/instructions [--profile N] [SCENARIO …]
+    python benches/instructions [--profile N] [--check] [SCENARIO …]
+
+With --check the figures are held against ceilings.toml, and only the scenarios in there are counted.
 """
 
 from __future__ import annotations
 
 import argparse
 import shutil
+import platform
 import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from collections import Counter
 from pathlib import Path
 
@@ -94,22 +98,39 @@ def count(scenario: Scenario) -> Counter[str]:
     return Counter({name: 1000 * (more[name] - less[name]) // requests for name in more})
 
 
+def ceilings() -> dict[str, int]:
+    """The most that each scenario may cost on this interpreter and machine; empty if it was counted on neither."""
+    versions = tomllib.loads((HERE / "ceilings.toml").read_text()).get(platform.machine(), {})
+    found: dict[str, int] = versions.get(f"cpython-{sys.version_info[0]}.{sys.version_info[1]}", {})
+    return found
+
+
 def main() -> None:
     """Count what the command line names, or everything."""
     parser = argparse.ArgumentParser(prog="benches/instructions", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--profile", type=int, default=0, metavar="N", help="list the N dearest functions, too")
+    parser.add_argument("--check", action="store_true", help="fail if a ceiling is exceeded")
     parser.add_argument("scenario", nargs="*", help=", ".join(SCENARIOS))
     options = parser.parse_args()
     if shutil.which("valgrind") is None:
         raise SystemExit("no valgrind: apt-get install valgrind")
     if unknown := set(options.scenario) - set(SCENARIOS):
         parser.error(f"no scenario {', '.join(unknown)}: there are {', '.join(SCENARIOS)}")
+    limits = ceilings() if options.check else {}
+    if options.check and not limits:
+        raise SystemExit(f"{platform.python_version()} on {platform.machine()} has no ceilings")
     print(f"{'user instructions':>18}  per request")
-    for name in options.scenario or SCENARIOS:
+    exceeded = []
+    for name in options.scenario or limits or SCENARIOS:
         costs = count(SCENARIOS[name])
-        print(f"{costs.total() / 1000:18,.0f}  {SCENARIOS[name].title} [{name}]", flush=True)
+        total = costs.total() / 1000
+        print(f"{total:18,.0f}  {SCENARIOS[name].title} [{name}]", flush=True)
         for function, cost in costs.most_common(options.profile):
             print(f"{cost / 1000:18,.1f}  {function:.150}")
+        if name in limits and total > limits[name]:
+            exceeded.append(f"{name}: {total:,.0f}, and {limits[name]:,} are allowed")
+    if exceeded:
+        raise SystemExit("\n".join(exceeded))
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ const OWN_KEYS: [&str; 11] = [
 ];
 
 /// Builds environs.
-pub(crate) struct Environs {
+pub struct Environs {
     template: Py<PyDict>,
     /// The environ key of each header name that was seen, as it was sent.
     keys: RefCell<HashMap<Box<str>, Py<PyString>>>,
@@ -79,7 +79,12 @@ struct Shown<K> {
 }
 
 impl Environs {
-    pub(crate) fn new(py: Python<'_>) -> PyResult<Environs> {
+    /// Keeps nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// What Python raises while the first template is made.
+    pub fn new(py: Python<'_>) -> PyResult<Environs> {
         let template = PyDict::new(py);
         for key in OWN_KEYS {
             template.set_item(PyString::intern(py, key), "")?;
@@ -109,7 +114,11 @@ impl Environs {
     }
 
     /// The environ of one request, but for what waits for its client: `wsgi.input` and the like.
-    pub(crate) fn build<'py>(
+    ///
+    /// # Errors
+    ///
+    /// What Python raises, which is `MemoryError` alone.
+    pub fn build<'py>(
         &self,
         py: Python<'py>,
         head: &Head<'_>,

@@ -12,7 +12,7 @@
 mod blocking;
 mod call;
 mod continuation;
-mod environ;
+pub mod environ;
 mod errors;
 mod failures;
 #[allow(unsafe_code)] // how CPython calls its own methods
