@@ -1,12 +1,14 @@
 """Requests walk random trees of calls that suspend, while all that an interpreter can be told is told to it.
 
 Each pause hands out a token of its own and must be woken with it; each walk then finds its context variable, its
-thread-local and its handled exception as it left them. STRESS_SECONDS makes the run longer, and STRESS_SEED
+thread-local and its handled exception as it left them. Some are killed, some lose their client, and the server stops
+while they walk: each comes to its end. STRESS_SECONDS makes the run longer, and STRESS_SEED
 repeats one.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import time
@@ -23,7 +25,7 @@ CLIENTS = 40
 WALKS = (
     ROUTES
     + r'''
-import asyncio, cProfile, contextlib, contextvars, ctypes, faulthandler, functools, gc, importlib.abc
+import asyncio, atexit, cProfile, contextlib, contextvars, ctypes, faulthandler, functools, gc, importlib.abc
 import importlib.util, os, random, signal, sqlite3, subprocess, threading, tracemalloc, weakref
 from meinheld.middleware import CLIENT_KEY
 
@@ -36,15 +38,39 @@ server.set_keepalive(60)
 class Thrown(Exception):
     pass
 
+class Cut(Exception):
+    """Ends a walk wherever it is."""
+
+class CutOff(BaseException):
+    """The same, where only what is asked for is caught."""
+
+# What may end a walk before its time.
+ENDS = Cut, CutOff, server.TaskKilled, server.ClientDisconnected, server.Stopped
+walks = {"begun": 0, "ended": 0, "cut": 0}
+killable = []
+
 class Walk:
     """One request's way through the tree."""
 
     def __init__(self, environ, seed):
         self.client, self.random = environ[CLIENT_KEY], random.Random(seed)
         self.pauses = 0
+        self.stopping = False
+
+    def all(self, depth):
+        walks["begun"] += 1
+        try:
+            return self.down(depth)
+        except ENDS:
+            walks["cut"] += 1
+            raise
+        finally:
+            walks["ended"] += 1
 
     def pause(self):
         """Wait for the token that is handed out here, and nothing else."""
+        if self.stopping:
+            return 1
         token, name = object(), object()
         context = variable.set(name)
         before, exception, kept = getattr(local, "value", None), sys.exc_info()[1], sys.getrefcount
@@ -55,14 +81,23 @@ class Walk:
             got = c.suspend(30)
         except Thrown as error:
             got = error.args[0]
+        except ENDS as error:
+            self.stopping = isinstance(error, server.Stopped)
+            if local.value is not name or variable.get() is not name:
+                errors.append(f"a pause that was cut found {local.value!r} {variable.get()!r}")
+            self.restore(context, before)
+            raise
         if got is not token or local.value is not name or variable.get() is not name:
             errors.append(f"a pause found {got!r} {local.value!r} {variable.get()!r}")
         if sys.exc_info()[1] is not exception:
             errors.append(f"a pause handles {sys.exc_info()[1]!r} instead of {exception!r}")
-        variable.reset(context)
-        local.value = before
+        self.restore(context, before)
         self.pauses += 1
         return 1
+
+    def restore(self, context, before):
+        variable.reset(context)
+        local.value = before
 
     def down(self, depth):
         if depth == 0 or self.random.random() < 0.1:
@@ -184,6 +219,42 @@ def weakref_callback(walk, depth):
     del target
     return sum(count)
 
+def resuming_finalizer(walk, depth):
+    class Finalized:
+        def __del__(self):
+            wake_some(walk.random)
+    kept = Finalized()
+    kept.cycle = kept
+    del kept
+    count = walk.down(depth)
+    Finalized()
+    return count
+
+def resuming_weakref_callback(walk, depth):
+    class Referenced: pass
+    target = Referenced()
+    reference = weakref.ref(target, lambda _: wake_some(walk.random))
+    count = walk.down(depth)
+    del target
+    return count
+
+def closed_generator(walk, depth):
+    count = []
+    def pieces():
+        try:
+            yield 1
+        finally:
+            count.append(walk.down(depth))
+    for close in (lambda each: each.close(), lambda each: each.throw(KeyError(walk)), lambda each: None):
+        each = pieces()
+        next(each)
+        try:
+            close(each)
+        except KeyError:
+            pass
+        del each
+    return sum(count)
+
 def executed(walk, depth):
     names = {"walk": walk, "depth": depth}
     exec("class Body:\n    count = walk.down(depth)\ncount = Body.count", names)
@@ -215,7 +286,8 @@ except ImportError:
     greenlet_spawn = None
 
 SHAPES = [plain, generator, context_manager, try_finally, asynchronous, sorted_key, reduced, ctypes_callback,
-    sqlite_callback, imported, finalizer, weakref_callback, executed, deep, in_greenlet]
+    sqlite_callback, imported, finalizer, weakref_callback, resuming_finalizer, resuming_weakref_callback,
+    closed_generator, executed, deep, in_greenlet]
 
 # What is told to the interpreter meanwhile.
 
@@ -265,8 +337,10 @@ def count_signal(*_):
     signals += 1
 
 signal.signal(signal.SIGUSR1, count_signal)
+# One that comes wherever the code happens to be, in the loop's wait, too.
+signal.signal(signal.SIGALRM, count_signal)
 
-DISTURBANCES = [lambda: gc.set_threshold(random.choice((1, 2, 10, 700))), lambda: sys.settrace(traces),
+DISTURBANCES = [lambda: gc.set_threshold(random.choice((*range(1, 50), 700))), lambda: sys.settrace(traces),
     lambda: sys.settrace(None), lambda: sys.setprofile(ignore), lambda: sys.setprofile(None), toggle_monitoring,
     toggle_tracemalloc, profile, dump, gc.collect, lambda: os.kill(os.getpid(), signal.SIGUSR1),
     lambda: sys.setrecursionlimit(random.choice((900, 1000, 3000)))]
@@ -293,6 +367,12 @@ def wake_some(randomness):
             if "ended" not in str(error) and len(waiting) < 1000 and error_is_early(c):
                 waiting.append((c, token))
 
+def kill_some(randomness):
+    """End a walk that runs in a coroutine of its own, parked or about to be."""
+    if killable and randomness.random() < 0.2:
+        task = killable.pop(randomness.randrange(len(killable)))
+        task.kill(randomness.choice((None, Cut, Cut(task), CutOff, CutOff(task))))
+
 early = {}
 
 def error_is_early(c):
@@ -303,32 +383,51 @@ def wake_from_here():
     randomness = random.Random(1)
     while True:
         wake_some(randomness)
+        kill_some(randomness)
         disturb(randomness)
         server.sleep(0.0005)
 
 def spin():
-    # A thread that is always busy, and one reason for the GIL to change hands.
+    # A thread that is always busy, and one reason for the GIL to change hands; it wakes some itself.
+    randomness = random.Random(2)
     while True:
         sum(range(1000))
+        wake_some(randomness)
         threading.Event().wait(0.0002)
 
 def do_begin(c, environ):
     if not begun:
         begun.append(server.spawn(wake_from_here))
         threading.Thread(target=spin, daemon=True).start()
-    return "begun"
+        signal.setitimer(signal.ITIMER_REAL, 0.003, 0.003)
+    return "begun" if greenlet_spawn else "begun without greenlets"
 
 begun = []
 
 def do_walk(c, environ, seed):
     walk = Walk(environ, int(seed))
-    count = walk.down(4)
+    walk.all(4)
+    return f"{walk.pauses}"
+
+def do_walk_apart(c, environ, seed):
+    # In a coroutine of its own, which may be killed.
+    walk = Walk(environ, int(seed))
+    task = server.spawn(walk.all, (4,))
+    killable.append(task)
+    task.join(35)
+    if not task.done:
+        errors.append(f"{task} does not end")
+    if task.exception is not None and not isinstance(task.exception, ENDS):
+        errors.append(f"a walk ended with {task.exception!r}")
     return f"{walk.pauses}"
 
 def do_errors(c, environ):
     sys.settrace(None)
     sys.setprofile(None)
-    return json.dumps(errors)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    return json.dumps([errors, walks])
+
+atexit.register(lambda: print("walks", json.dumps([errors, walks]), flush=True))
 '''
 )
 
@@ -336,24 +435,41 @@ def do_errors(c, environ):
 @pytest.mark.timeout(60 + 3 * SECONDS)
 def test_random_walks_while_everything_changes(serve: Callable) -> None:
     print(f"STRESS_SEED={SEED}")
-    server = serve(WALKS)
+    server = serve(WALKS, graceful_timeout=0)
     server.expects_traceback = True
     seeds = random.Random(SEED)
     clients = [Client(server.port, seconds=40) for _ in range(CLIENTS)]
+    apart = clients[:10]
     control = Client(server.port, seconds=40)
-    assert control.get("/begin").text == "begun"
+    print(control.get("/begin").text)
     pauses = 0
     end = time.monotonic() + SECONDS
     while pauses == 0 or time.monotonic() < end:
         for client in clients:
-            client.send("/walk", seed=seeds.randrange(1 << 30))
+            path = "/walk_apart" if client in apart else "/walk"
+            client.send(path, seed=seeds.randrange(1 << 30))
+        # Some clients do not wait for the end of the walk.
+        for _ in range(3):
+            leaving = Client(server.port).send("/walk", seed=seeds.randrange(1 << 30))
+            seeds.choice((leaving.finish, leaving.reset))()
         for client in clients:
             response = client.response()
             assert response.status == 200, server.output()[-5000:]
             pauses += int(response.text)
     print(f"{pauses} pauses")
-    assert control.get("/errors").json() == []
+    errors, walks = control.get("/errors").json()
+    assert errors == []
+    assert walks["cut"] > 0
+    # The server stops while they walk.
     for client in clients:
+        client.send("/walk", seed=seeds.randrange(1 << 30))
+    control.get("/parked")
+    assert server.stop() == 0
+    for client in [*clients, control]:
         client.finish()
-    control.finish()
-    assert "Fatal" not in server.output() and "SystemError" not in server.output(), server.output()[-5000:]
+    errors, walks = json.loads(server.output().rpartition("walks ")[2])
+    print(walks)
+    assert errors == []
+    assert walks["begun"] == walks["ended"]
+    for word in ("Fatal", "SystemError", "abandoned"):
+        assert word not in server.output(), server.output()[-5000:]
