@@ -88,17 +88,20 @@ pub fn park(deadline: Option<Instant>) -> Result<(), Interrupt> {
     Hub::current().ok_or(Refusal::NoTask)?.park(deadline, Location::caller())
 }
 
-/// The same; once the task is parked, `watch` is told the ticket of this very wait, so that something
-/// else can end it too, with [`Ticket::interrupt`]. It may not park.
+/// The same, if the running task is `task`. Once it is parked, `watch` is told the ticket of this very
+/// wait, so that something else can end it too, with [`Ticket::interrupt`]. It may not park.
 ///
 /// # Errors
-/// As [`park`].
+/// As [`park`], and [`Refusal::OtherTask`].
 #[track_caller]
+#[inline]
 pub fn park_watched(
+    task: TaskId,
     deadline: Option<Instant>,
     watch: impl FnOnce(Ticket),
 ) -> Result<(), Interrupt> {
-    Hub::current().ok_or(Refusal::NoTask)?.park_watched(deadline, Location::caller(), watch)
+    let hub = Hub::current().ok_or(Refusal::NoTask)?;
+    hub.park_watched(task, deadline, Location::caller(), watch)
 }
 
 /// Runs `function`; a wait inside it is refused with [`Refusal::Forbidden`] instead of parking.
@@ -132,6 +135,7 @@ impl Ticket {
 
     /// Makes the task ready whose park this names; false if that park is over. To be called on the
     /// scheduler's thread, in a task or outside of one.
+    #[inline]
     pub fn wake(self) -> bool {
         self.end(Wake::Resumed)
     }
@@ -141,7 +145,18 @@ impl Ticket {
         self.end(Wake::Interrupted)
     }
 
+    /// As [`wake`](Self::wake); `None` on another thread than the scheduler's.
+    #[inline]
+    pub fn try_wake(self) -> Option<bool> {
+        self.try_end(Wake::Resumed)
+    }
+
+    #[inline]
+    fn try_end(self, wake: Wake) -> Option<bool> {
+        Hub::with_owning(self.task, |hub| hub.wake(self, wake))
+    }
+
     fn end(self, wake: Wake) -> bool {
-        Hub::owning(self.task).is_some_and(|hub| hub.wake(self, wake))
+        self.try_end(wake).unwrap_or(false)
     }
 }

@@ -20,7 +20,7 @@ use crate::local::TaskLocalFactory;
 use crate::pool::Pool;
 use crate::remote::Remote;
 use crate::stack::{Geometry, StackError};
-use crate::switch::{Coroutine, Job, Left, Port};
+use crate::switch::{Coroutine, Exit, Job, Left, Port};
 use crate::task::{TaskId, Tasks, Ticket, Wake, Work};
 
 /// How many turns one round of cancelling may take.
@@ -33,7 +33,7 @@ pub(crate) struct Hub {
     pub(crate) pool: RefCell<Pool>,
     locals: Option<Rc<dyn TaskLocalFactory>>,
     stack_setting: &'static str,
-    running: RefCell<Option<Running>>,
+    running: Cell<Option<Running>>,
     /// Tasks that wait for a coroutine, since none can be made.
     starved: RefCell<VecDeque<TaskId>>,
     starved_by: RefCell<Option<StackError>>,
@@ -42,10 +42,10 @@ pub(crate) struct Hub {
     remote: Arc<Remote>,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 struct Running {
     task: TaskId,
-    port: Rc<Port>,
+    exit: Exit,
 }
 
 thread_local! {
@@ -71,7 +71,7 @@ impl Hub {
             pool: RefCell::new(Pool::new(geometry)),
             locals: config.locals,
             stack_setting: config.stack_setting,
-            running: RefCell::new(None),
+            running: Cell::new(None),
             starved: RefCell::default(),
             starved_by: RefCell::new(None),
             parking_forbidden: Cell::new(0),
@@ -84,6 +84,7 @@ impl Hub {
     }
 
     /// The scheduler that runs on this thread.
+    #[inline]
     pub(crate) fn current() -> Option<Rc<Hub>> {
         CURRENT.try_with(|current| current.borrow().clone()).ok().flatten()
     }
@@ -94,14 +95,27 @@ impl Hub {
         let call = |current: &RefCell<Option<Rc<Hub>>>| {
             let current = current.try_borrow().ok()?;
             let hub = current.as_ref()?;
-            let running = hub.running.try_borrow().ok()?;
-            Some(look(hub, &running.as_ref()?.port))
+            let running = hub.running.get()?;
+            Some(running.exit.with_port(|port| look(hub, port)))
         };
         CURRENT.try_with(call).ok().flatten()
     }
 
     pub(crate) fn stack_setting(&self) -> &'static str {
         self.stack_setting
+    }
+
+    /// Calls `wake` with the scheduler of `task`, running or not, if it belongs to this thread. The
+    /// call comes back to no task and runs no code of others.
+    #[inline]
+    pub(crate) fn with_owning<R>(task: TaskId, call: impl FnOnce(&Hub) -> R) -> Option<R> {
+        CURRENT
+            .try_with(|current| match &*current.borrow() {
+                Some(hub) if hub.id == task.hub => Some(call(hub)),
+                _ => Hub::owning(task).map(|hub| call(&hub)),
+            })
+            .ok()
+            .flatten()
     }
 
     /// The scheduler of `task`, running or not, if it belongs to this thread.
@@ -145,12 +159,12 @@ impl Hub {
     }
 
     pub(crate) fn current_task(&self) -> Option<TaskId> {
-        self.running.borrow().as_ref().map(|running| running.task)
+        self.running.get().map(|running| running.task)
     }
 
     pub(crate) fn describe_running(&self, pieces: &[&[u8]]) {
-        if let Some(running) = &*self.running.borrow() {
-            running.port.describe(pieces);
+        if let Some(running) = self.running.get() {
+            running.exit.with_port(|port| port.describe(pieces));
         }
     }
 
@@ -169,13 +183,19 @@ impl Hub {
 
     /// Whether the running task may park now.
     pub(crate) fn may_park(&self) -> Result<(), Refusal> {
+        self.parking().map(|_| ())
+    }
+
+    /// The running task, if it may park now.
+    #[inline]
+    fn parking(&self) -> Result<Running, Refusal> {
         if self.parking_forbidden.get() > 0 {
             return Err(Refusal::Forbidden);
         }
         if thread::panicking() {
             return Err(Refusal::Panicking);
         }
-        self.current_task().map(|_| ()).ok_or(Refusal::NoTask)
+        self.running.get().ok_or(Refusal::NoTask)
     }
 
     /// Parks the running task until it is woken.
@@ -184,43 +204,53 @@ impl Hub {
         deadline: Option<Instant>,
         location: &'static Location<'static>,
     ) -> Result<(), Interrupt> {
-        self.park_after(deadline, location, |_| ())
+        self.park_after(self.parking()?, deadline, location, |_| ())
     }
 
-    /// Parks the running task until it is woken; tells `watch` how, once it is parked.
+    /// Parks the running task, which must be `task`, until it is woken; tells `watch` how, once it is
+    /// parked.
+    #[inline]
     pub(crate) fn park_watched(
         &self,
+        task: TaskId,
         deadline: Option<Instant>,
         location: &'static Location<'static>,
         watch: impl FnOnce(Ticket),
     ) -> Result<(), Interrupt> {
-        self.park_after(deadline, location, |ticket| self.without_parking(|| watch(ticket)))
+        let running = self.parking()?;
+        if running.task != task {
+            return Err(Refusal::OtherTask.into());
+        }
+        let watch = |ticket| self.without_parking(|| watch(ticket));
+        self.park_after(running, deadline, location, watch)
     }
 
     /// Parks the running task behind all that are ready: woken as soon as it is parked.
     pub(crate) fn yield_now(&self, location: &'static Location<'static>) -> Result<(), Interrupt> {
-        self.park_after(None, location, |ticket| {
+        self.park_after(self.parking()?, None, location, |ticket| {
             self.wake(ticket, Wake::Resumed);
         })
     }
 
     /// Marks the running task parked, calls `parked` with its ticket, and leaves for the hub.
+    #[inline]
     fn park_after(
         &self,
+        running: Running,
         deadline: Option<Instant>,
         location: &'static Location<'static>,
         parked: impl FnOnce(Ticket),
     ) -> Result<(), Interrupt> {
-        self.may_park()?;
-        let running = self.running.borrow().clone();
-        let Running { task, port } = running.ok_or(Refusal::NoTask)?;
-        let ticket = self.tasks.borrow().ticket(task);
-        let refused = self.tasks.borrow_mut().park(task, self.time.turn(), deadline, location);
-        let wake = refused.unwrap_or_else(|| {
-            parked(ticket);
-            port.leave();
-            self.tasks.borrow_mut().woken(task)
-        });
+        let Running { task, exit } = running;
+        let begun = self.tasks.borrow_mut().park(task, self.time.turn(), deadline, location);
+        let wake = match begun {
+            Ok(ticket) => {
+                parked(ticket);
+                exit.leave();
+                self.tasks.borrow_mut().woken(task)
+            }
+            Err(wake) => wake,
+        };
         wake.into_result()
     }
 
@@ -297,10 +327,9 @@ impl Hub {
 
     /// Enters a coroutine for the task `id`, and stores it or takes it back afterwards.
     pub(crate) fn run_on(&self, id: TaskId, mut coroutine: Coroutine) {
-        let running = Running { task: id, port: Rc::clone(coroutine.port()) };
-        *self.running.borrow_mut() = Some(running);
+        self.running.set(Some(Running { task: id, exit: coroutine.exit() }));
         let left = coroutine.enter();
-        *self.running.borrow_mut() = None;
+        self.running.set(None);
         if left == Left::Parked {
             self.tasks.borrow_mut().store(id, coroutine);
             return;
@@ -356,7 +385,7 @@ impl Hub {
 
     /// Makes this the thread's current scheduler for as long as the guard lives.
     pub(crate) fn enter(self: &Rc<Self>) -> Entered {
-        assert!(self.running.borrow().is_none(), "the hub of a scheduler is not run inside a task");
+        assert!(self.running.get().is_none(), "the hub of a scheduler is not run inside a task");
         CURRENT.with_borrow_mut(|current| match current {
             Some(hub) if Rc::ptr_eq(hub, self) => Entered { outer: None, replaced: false },
             _ => Entered { outer: current.replace(Rc::clone(self)), replaced: true },

@@ -88,6 +88,14 @@ pub(crate) struct Port {
     stack: Stack,
 }
 
+/// The way out of the coroutine that runs.
+#[derive(Clone, Copy)]
+pub(crate) struct Exit {
+    /// INVARIANT: the port of a coroutine that has been entered, and has not come back for good. It
+    /// lives as long, since the coroutine's body owns a share of it, and nothing unwinds that.
+    port: *const Port,
+}
+
 /// The stack as corosensei sees it.
 struct SharedStack(Rc<Port>);
 
@@ -136,9 +144,9 @@ impl Coroutine {
         self.port.left.get()
     }
 
-    /// The coroutine's own end of the switch.
-    pub(crate) fn port(&self) -> &Rc<Port> {
-        &self.port
+    /// The way out, for the code that runs after [`enter`](Self::enter) and before it comes back.
+    pub(crate) fn exit(&self) -> Exit {
+        Exit { port: Rc::as_ptr(&self.port) }
     }
 
     /// Gives the unused pages of an idle coroutine's stack back to the system.
@@ -177,15 +185,28 @@ impl Drop for Coroutine {
     }
 }
 
-impl Port {
+impl Exit {
     /// Leaves the coroutine for the hub; returns when the hub enters it again.
     ///
     /// Must be called by the code that runs on this coroutine.
-    pub(crate) fn leave(&self) {
-        self.left.set(Left::Parked);
-        self.switch_out();
+    #[inline]
+    pub(crate) fn leave(self) {
+        self.with_port(|port| {
+            port.left.set(Left::Parked);
+            port.switch_out();
+        });
     }
 
+    /// Calls `look` with the coroutine's own end of the switch.
+    #[inline]
+    pub(crate) fn with_port<R>(self, look: impl FnOnce(&Port) -> R) -> R {
+        // SAFETY: the hub forgets an exit as soon as the coroutine has come back; until then, and
+        // while it is parked in `look`, the port lives (INVARIANT of the field).
+        look(unsafe { &*self.port })
+    }
+}
+
+impl Port {
     /// Labels the task that runs on this coroutine.
     pub(crate) fn describe(&self, pieces: &[&[u8]]) {
         let Some(label) = self.label() else { return };
@@ -219,6 +240,7 @@ impl Port {
         self.stack.span().reserved.end - self.stack.guard().start
     }
 
+    #[inline]
     fn switch_out(&self) {
         // SAFETY: the caller runs on this coroutine, so its body has set `yielder` and has not
         // returned (INVARIANT of the field), and corosensei's rule that a yielder is used on its

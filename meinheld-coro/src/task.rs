@@ -88,6 +88,7 @@ pub(crate) enum Work {
     Coroutine(Coroutine),
 }
 
+#[derive(Clone, Copy)]
 enum State {
     /// It is to begin when this timer expires.
     Scheduled(TimerId),
@@ -215,40 +216,42 @@ impl Tasks {
         Ticket { task: id, park }
     }
 
-    /// Marks the running task parked; a reason not to park at all if there is one.
+    /// Marks the running task parked.
+    ///
+    /// # Errors
+    /// What woke it before, so that it need not park at all.
     pub(crate) fn park(
         &mut self,
         id: TaskId,
         since: Instant,
         deadline: Option<Instant>,
         location: &'static Location<'static>,
-    ) -> Option<Wake> {
-        let ticket = self.ticket(id);
-        let slot = self.slot_mut(id)?;
+    ) -> Result<Ticket, Wake> {
+        let slot = self.slots.get_mut(id.index as usize).filter(|slot| slot.id == id);
+        let slot = slot.expect("a task that runs has a slot");
         let early = match slot.state {
             State::Running { early } => early,
             _ => None,
         };
-        // The other way round an early wake-up would swallow the cancellation.
-        let cancelled = || std::mem::take(&mut slot.cancelled).then_some(Wake::Cancelled);
-        if let Some(wake) = early.or_else(cancelled) {
-            slot.park = slot.park.wrapping_add(1);
-            slot.state = State::Running { early: None };
-            return Some(wake);
+        if early.is_some() || slot.cancelled {
+            return Err(slot.refuse_park(early));
         }
+        let ticket = Ticket { task: id, park: slot.park };
         let timer = deadline.map(|deadline| self.timers.arm(deadline, ticket));
-        let slot = self.slot_mut(id)?;
         slot.state = State::Parked { location, since, deadline, timer };
-        None
+        Ok(ticket)
     }
 
     /// What woke a task that runs again.
+    #[inline]
     pub(crate) fn woken(&mut self, id: TaskId) -> Wake {
         let slot = self.slot_mut(id).expect("a task that runs has a slot");
-        match std::mem::replace(&mut slot.state, State::Running { early: None }) {
+        let wake = match slot.state {
             State::Woken(wake) => wake,
             _ => Wake::Resumed,
-        }
+        };
+        slot.state = State::Running { early: None };
+        wake
     }
 
     /// Wakes the task that parked with `ticket`; false if that park is over.
@@ -378,6 +381,18 @@ impl Tasks {
 pub(crate) struct NoSuchTask;
 
 impl Slot {
+    /// Ends a park before it begins. The other way round an early wake-up would swallow the
+    /// cancellation.
+    #[cold]
+    fn refuse_park(&mut self, early: Option<Wake>) -> Wake {
+        self.park = self.park.wrapping_add(1);
+        self.state = State::Running { early: None };
+        early.unwrap_or_else(|| {
+            self.cancelled = false;
+            Wake::Cancelled
+        })
+    }
+
     fn suspended(&self) -> Option<Suspended> {
         match self.state {
             State::Parked { location, since, deadline, .. } => {
@@ -396,7 +411,7 @@ mod tests {
     fn parked(tasks: &mut Tasks, deadline: Option<Instant>) -> (TaskId, Ticket) {
         let id = tasks.spawn_running();
         let ticket = tasks.ticket(id);
-        assert_eq!(tasks.park(id, Instant::now(), deadline, Location::caller()), None);
+        assert_eq!(tasks.park(id, Instant::now(), deadline, Location::caller()), Ok(ticket));
         (id, ticket)
     }
 
@@ -407,7 +422,7 @@ mod tests {
         assert!(tasks.wake(ticket, Wake::Resumed));
         assert!(!tasks.wake(ticket, Wake::Resumed), "the second wake-up finds it woken");
         assert_eq!(tasks.woken(id), Wake::Resumed);
-        assert_eq!(tasks.park(id, Instant::now(), None, Location::caller()), None);
+        assert!(tasks.park(id, Instant::now(), None, Location::caller()).is_ok());
         assert!(!tasks.wake(ticket, Wake::Resumed), "the old ticket misses the new park");
         assert_eq!(tasks.ready_count(), 1);
     }
@@ -430,7 +445,7 @@ mod tests {
         let ticket = tasks.ticket(id);
         assert!(tasks.wake(ticket, Wake::Interrupted));
         let park = tasks.park(id, Instant::now(), None, Location::caller());
-        assert_eq!(park, Some(Wake::Interrupted));
+        assert_eq!(park, Err(Wake::Interrupted));
         assert!(!tasks.wake(ticket, Wake::Resumed), "that park is over");
     }
 
@@ -451,8 +466,8 @@ mod tests {
         assert!(tasks.wake(tasks.ticket(id), Wake::Resumed));
         assert!(tasks.cancel(id).is_ok());
         let now = Instant::now();
-        assert_eq!(tasks.park(id, now, None, Location::caller()), Some(Wake::Resumed));
-        assert_eq!(tasks.park(id, now, None, Location::caller()), Some(Wake::Cancelled));
+        assert_eq!(tasks.park(id, now, None, Location::caller()), Err(Wake::Resumed));
+        assert_eq!(tasks.park(id, now, None, Location::caller()), Err(Wake::Cancelled));
     }
 
     #[test]
@@ -495,7 +510,7 @@ mod tests {
         let id = tasks.spawn_running();
         assert!(tasks.cancel(id).is_ok());
         let now = Instant::now();
-        assert_eq!(tasks.park(id, now, None, Location::caller()), Some(Wake::Cancelled));
-        assert_eq!(tasks.park(id, now, None, Location::caller()), None, "it is told once");
+        assert_eq!(tasks.park(id, now, None, Location::caller()), Err(Wake::Cancelled));
+        assert!(tasks.park(id, now, None, Location::caller()).is_ok(), "it is told once");
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use meinheld_core::Client;
-use meinheld_coro::{Interrupt, Refusal, current_task, now, park_watched};
+use meinheld_coro::{Interrupt, Refusal, Ticket, current_task, now, park_watched};
 use pyo3::exceptions::{PyBaseException, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -166,15 +166,12 @@ impl PyContinuation {
 
     fn suspend(&self, py: Python<'_>, timeout: Option<Duration>) -> PyResult<Py<PyAny>> {
         let client = self.check_suspend(py)?;
-        match self.rendezvous.look(py) {
-            Found::Nothing => {}
-            Found::Kept(delivery) => return received(py, delivery),
-            Found::Closed => return Err(from_interrupt(Refusal::Closed.into())),
-            Found::Suspended => return Err(already_suspended()),
+        if let Some(found) = self.rendezvous.look(py) {
+            return self.suspend_not(py, found);
         }
         let deadline = timeout.and_then(|timeout| now().checked_add(timeout));
         let mut watched = false;
-        let parked = park_watched(deadline, |ticket| {
+        let parked = park_watched(self.rendezvous.task(py), deadline, |ticket| {
             self.rendezvous.begin(py, ticket);
             client.watch(ticket);
             watched = true;
@@ -206,63 +203,67 @@ impl PyContinuation {
             let message = "cannot suspend here: this is not the server's thread";
             return Err(ContinuationError::saying(message));
         };
-        match current_task() {
-            Some(task) if task == self.rendezvous.task(py) => Ok(client),
-            _ if self.rendezvous.is_suspended(py) => Err(already_suspended()),
-            Some(_) => Err(from_interrupt(Refusal::OtherTask.into())),
-            None => Err(from_interrupt(Refusal::NoTask.into())),
-        }
+        Ok(client)
+    }
+
+    /// What `suspend` does where it does not wait.
+    #[cold]
+    fn suspend_not(&self, py: Python<'_>, found: Found) -> PyResult<Py<PyAny>> {
+        let refusal = match (found, current_task()) {
+            (Found::Suspended, _) => return Err(ContinuationError::saying("already suspended")),
+            (_, None) => Refusal::NoTask,
+            (_, Some(task)) if task != self.rendezvous.task(py) => Refusal::OtherTask,
+            (Found::Closed, _) => Refusal::Closed,
+            (Found::Kept, _) => match self.rendezvous.end(py) {
+                Some(delivery) => return received(py, delivery),
+                None => Refusal::Closed,
+            },
+        };
+        Err(from_interrupt(refusal.into()))
     }
 
     fn deliver(&self, py: Python<'_>, delivery: Delivery) -> PyResult<()> {
         let parcel = Parcel { delivery, place: location(py) };
-        if self.lane.get().is_none() {
-            return self.deliver_from_elsewhere(parcel);
-        }
         match self.rendezvous.leave(py, parcel) {
             Ok(ticket) => {
-                ticket.wake();
+                if ticket.try_wake().is_none() {
+                    wake_from_elsewhere(ticket);
+                }
                 Ok(())
             }
-            Err((reason, parcel)) => Err(self.refused(reason, parcel)),
+            Err((reason, parcel)) => self.keep(reason, parcel),
         }
     }
 
-    /// What another thread delivers may come before the wait for it.
+    /// Keeps what came before the wait for it, from another thread; else it is refused.
     #[cold]
-    fn deliver_from_elsewhere(&self, parcel: Parcel) -> PyResult<()> {
+    fn keep(&self, reason: Refused, parcel: Parcel) -> PyResult<()> {
         Python::attach(|py| {
-            let left = match self.rendezvous.leave(py, parcel) {
-                Err((Refused::NotSuspended, parcel)) => self.rendezvous.keep(py, parcel),
-                Ok(ticket) => {
-                    on_loop(py, move |_| _ = ticket.wake());
-                    Ok(())
-                }
-                Err(refused) => Err(refused),
-            };
-            left.map_err(|(reason, parcel)| self.refused(reason, parcel))
+            if reason != Refused::NotSuspended || self.lane.get().is_some() {
+                return Err(self.refused(py, reason, parcel));
+            }
+            let kept = self.rendezvous.keep(py, parcel);
+            kept.map_err(|(reason, parcel)| self.refused(py, reason, parcel))
         })
     }
 
-    #[cold]
-    fn refused(&self, reason: Refused, undelivered: Parcel) -> PyErr {
-        Python::attach(|py| {
-            drop(undelivered);
-            let first = self.rendezvous.place(py);
-            let first = first.map_or_else(String::new, |it| format!(", first resumed at {it}"));
-            ContinuationError::saying(match reason {
-                Refused::NotSuspended if self.rendezvous.task(py).is_alive() => {
-                    format!("not suspended{first}")
-                }
-                Refused::AlreadyResumed => format!("already resumed{first}"),
-                _ => format!("its request has ended{first}"),
-            })
+    fn refused(&self, py: Python<'_>, reason: Refused, undelivered: Parcel) -> PyErr {
+        drop(undelivered);
+        let first = self.rendezvous.place(py);
+        let first = first.map_or_else(String::new, |it| format!(", first resumed at {it}"));
+        ContinuationError::saying(match reason {
+            Refused::NotSuspended if self.rendezvous.task(py).is_alive() => {
+                format!("not suspended{first}")
+            }
+            Refused::AlreadyResumed => format!("already resumed{first}"),
+            _ => format!("its request has ended{first}"),
         })
     }
 }
 
-fn already_suspended() -> PyErr {
-    ContinuationError::saying("already suspended")
+#[cold]
+fn wake_from_elsewhere(ticket: Ticket) {
+    Python::attach(|py| on_loop(py, move |_| _ = ticket.wake()));
 }
 
 /// What `suspend` returns, or raises.

@@ -55,12 +55,10 @@ pub(crate) enum Refused {
     Closed,
 }
 
-/// What a request that is to suspend finds.
+/// What a request that cannot wait finds.
 pub(crate) enum Found {
-    /// Nothing: it has to wait.
-    Nothing,
     /// It was resumed before, from another thread.
-    Kept(Delivery),
+    Kept,
     /// The request has ended.
     Closed,
     /// It waits already.
@@ -88,19 +86,14 @@ impl Rendezvous {
         self.phase.with(py, |phase| matches!(phase, Phase::Suspended(_)))
     }
 
-    /// Looks before the request waits.
-    pub(crate) fn look(&self, py: Python<'_>) -> Found {
-        let before = self.phase.with(py, |phase| match phase {
-            Phase::Idle => Err(Found::Nothing),
-            Phase::Closed(_) => Err(Found::Closed),
-            Phase::Suspended(_) | Phase::Resumed(_) => Err(Found::Suspended),
-            Phase::Kept(_) => Ok(std::mem::replace(phase, Phase::Idle)),
-        });
-        match before {
-            Ok(Phase::Kept(parcel)) => Found::Kept(parcel.delivery),
-            Ok(_) => Found::Nothing,
-            Err(found) => found,
-        }
+    /// Looks before the request waits; `None` if nothing is in its way.
+    pub(crate) fn look(&self, py: Python<'_>) -> Option<Found> {
+        self.phase.with(py, |phase| match phase {
+            Phase::Idle => None,
+            Phase::Kept(_) => Some(Found::Kept),
+            Phase::Closed(_) => Some(Found::Closed),
+            Phase::Suspended(_) | Phase::Resumed(_) => Some(Found::Suspended),
+        })
     }
 
     /// Notes that the request waits: it is woken by `ticket`.
@@ -112,14 +105,14 @@ impl Rendezvous {
         });
     }
 
-    /// Notes that the request waits no more; what it was resumed with, if it was.
+    /// Notes that the request waits no more, or need not; what it was resumed with, if it was.
     pub(crate) fn end(&self, py: Python<'_>) -> Option<Delivery> {
         let before = self.phase.with(py, |phase| match phase {
             Phase::Closed(_) => None,
             _ => Some(std::mem::replace(phase, Phase::Idle)),
         });
         match before {
-            Some(Phase::Resumed(parcel)) => Some(parcel.delivery),
+            Some(Phase::Resumed(parcel) | Phase::Kept(parcel)) => Some(parcel.delivery),
             _ => None,
         }
     }

@@ -95,8 +95,7 @@ unsafe extern "C" {
     fn meinheld_tstate_is_idle(saved: *const Saved) -> c_int;
     fn meinheld_tstate_free(saved: *mut Saved);
     fn meinheld_tstate_location(instruction: *mut c_int) -> *mut ffi::PyObject;
-    fn meinheld_tstate_gilstate_depth() -> c_int;
-    fn meinheld_tstate_modules_changed() -> c_int;
+    fn meinheld_tstate_before_switch() -> c_int;
 }
 
 /// Makes the Python state of each coroutine that runs on one thread.

@@ -11,8 +11,8 @@
 /* No two states of dicts have one number. */
 static uint64_t modules_version = 0;
 
-int
-meinheld_tstate_modules_changed(void)
+static int
+take_modules_changed(void)
 {
     uint64_t before = modules_version;
     modules_version = ((PyDictObject *)PyImport_GetModuleDict())->ma_version_tag;
@@ -47,8 +47,8 @@ watch_modules(void)
     }
 }
 
-int
-meinheld_tstate_modules_changed(void)
+static int
+take_modules_changed(void)
 {
     if (modules_watched == 0) {
         watch_modules();

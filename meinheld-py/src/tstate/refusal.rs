@@ -3,6 +3,7 @@
 //! Two kinds of C code keep state of their own for the stack they run on, and would find another
 //! stack's there. Not here: what to do instead (block, or raise).
 
+use std::ffi::c_int;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,7 +13,11 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyDict;
 
-use super::{meinheld_tstate_gilstate_depth, meinheld_tstate_modules_changed};
+use super::meinheld_tstate_before_switch;
+
+/// What `meinheld_tstate_before_switch` tells.
+const IN_CALLBACK: c_int = 1;
+const MODULES_CHANGED: c_int = 2;
 
 /// Why the coroutine that runs cannot suspend now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,43 +38,49 @@ impl fmt::Display for Refusal {
     }
 }
 
+/// `greenlet.getcurrent`, once anything has imported the package.
+static GETCURRENT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+
 /// Why the coroutine that runs must not suspend now, or `None` if it may.
 pub(crate) fn suspend_refusal(py: Python<'_>) -> Option<Refusal> {
-    // SAFETY: attached, by `py`.
-    if unsafe { meinheld_tstate_gilstate_depth() } > 1 {
-        Some(Refusal::InsideCallback)
-    } else if in_child_greenlet(py) {
-        Some(Refusal::InsideGreenlet)
-    } else {
-        None
-    }
-}
-
-fn in_child_greenlet(py: Python<'_>) -> bool {
-    let Some(getcurrent) = greenlet_getcurrent(py) else { return false };
-    let parent = getcurrent.call0().and_then(|current| current.getattr(intern!(py, "parent")));
-    // Who cannot tell must not leave.
-    parent.map_or(true, |parent| !parent.is_none())
-}
-
-/// `greenlet.getcurrent`, if anything has imported the package.
-fn greenlet_getcurrent(py: Python<'_>) -> Option<&Bound<'_, PyAny>> {
-    static GETCURRENT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    /// Whether it was not among the modules when these were looked at last.
+    /// Whether greenlet was not among the modules when these were looked at last.
     static ABSENT: AtomicBool = AtomicBool::new(false);
 
-    if let Some(known) = GETCURRENT.get(py) {
-        return Some(known.bind(py));
-    }
     // SAFETY: attached, by `py`.
-    let changed = unsafe { meinheld_tstate_modules_changed() } != 0;
-    if !changed && ABSENT.load(Ordering::Relaxed) {
+    let before = unsafe { meinheld_tstate_before_switch() };
+    if before == 0 && ABSENT.load(Ordering::Relaxed) {
         return None;
+    }
+    if before == IN_CALLBACK {
+        return Some(Refusal::InsideCallback);
+    }
+    if before == MODULES_CHANGED || GETCURRENT.get(py).is_none() {
+        ABSENT.store(is_absent(py), Ordering::Relaxed);
+    }
+    in_child_greenlet(py).then_some(Refusal::InsideGreenlet)
+}
+
+/// Looks for greenlet among the modules.
+fn is_absent(py: Python<'_>) -> bool {
+    if GETCURRENT.get(py).is_some() {
+        return false;
     }
     // SAFETY: attached, by `py`. The interpreter lends its dict of modules, and keeps it.
     let modules = unsafe { Bound::from_borrowed_ptr(py, ffi::PyImport_GetModuleDict()) };
-    let greenlet = modules.cast_into::<PyDict>().ok()?.get_item(intern!(py, "greenlet")).ok()?;
-    ABSENT.store(greenlet.is_none(), Ordering::Relaxed);
-    let found = greenlet?.getattr(intern!(py, "getcurrent")).ok()?.unbind();
-    Some(GETCURRENT.get_or_init(py, || found).bind(py))
+    let Ok(modules) = modules.cast_into::<PyDict>() else { return false };
+    let Ok(greenlet) = modules.get_item(intern!(py, "greenlet")) else { return false };
+    let Some(greenlet) = greenlet else { return true };
+    // While it is being imported it has none yet.
+    if let Ok(getcurrent) = greenlet.getattr(intern!(py, "getcurrent")) {
+        GETCURRENT.get_or_init(py, || getcurrent.unbind());
+    }
+    false
+}
+
+fn in_child_greenlet(py: Python<'_>) -> bool {
+    let Some(getcurrent) = GETCURRENT.get(py) else { return false };
+    let current = getcurrent.bind(py).call0();
+    let parent = current.and_then(|current| current.getattr(intern!(py, "parent")));
+    // Who cannot tell must not leave.
+    parent.map_or(true, |parent| !parent.is_none())
 }

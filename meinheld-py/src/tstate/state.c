@@ -73,6 +73,9 @@
 
 #include "modules.h"
 
+#define MEINHELD_IN_CALLBACK 1
+#define MEINHELD_MODULES_CHANGED 2
+
 /* What is reserved on a stack has room for a coroutine's copy, and for some frames. */
 #define RESERVED_BYTES_MIN (sizeof(struct meinheld_tstate) + 16384)
 
@@ -240,9 +243,16 @@ meinheld_tstate_location(int *instruction)
     return version_location(PyThreadState_Get(), instruction);
 }
 
-/* How many PyGILState_Ensure are open; 1 outside of all C callbacks. */
+/*
+ * What is to be known before a switch: MEINHELD_IN_CALLBACK inside a C library's callback, else
+ * MEINHELD_MODULES_CHANGED if sys.modules may have changed since this was told last, else 0.
+ */
 int
-meinheld_tstate_gilstate_depth(void)
+meinheld_tstate_before_switch(void)
 {
-    return PyThreadState_Get()->gilstate_counter;
+    /* Outside of all callbacks one PyGILState_Ensure counts as open. */
+    if (PyThreadState_Get()->gilstate_counter > 1) {
+        return MEINHELD_IN_CALLBACK;
+    }
+    return take_modules_changed() ? MEINHELD_MODULES_CHANGED : 0;
 }
