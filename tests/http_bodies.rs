@@ -4,6 +4,7 @@ mod support;
 
 use std::io::Read;
 use std::process::Command;
+use std::time::Duration;
 
 use meinheld_core::Config;
 use support::{echo, serve};
@@ -89,6 +90,45 @@ fn large_bodies_are_read_whole() {
         drop(client);
         server.settle_empty();
     }
+}
+
+#[test]
+fn what_is_left_of_a_body_is_no_request() {
+    const BODY: &str = "GET /body HTTP/1.1\r\nHost: a\r\n\r\n";
+    let server = serve(Config::default(), |request, exchange| {
+        let wanted: usize = request
+            .header("x-read")
+            .map_or(0, |_| String::from_utf8_lossy(&request.path[1..]).parse().unwrap());
+        if request.header("x-sleep").is_some() {
+            meinheld_coro::sleep(Duration::from_millis(1)).unwrap();
+        }
+        let mut read = vec![0; wanted];
+        exchange.read_exact(&mut read).unwrap();
+        read.splice(..0, request.path);
+        exchange.respond(200, &[], &read).unwrap();
+    });
+    for sleep in ["", "X-Sleep: 1\r\n"] {
+        let mut client = server.connect();
+        let requests = (0..=BODY.len()).map(|wanted| {
+            format!(
+                "POST /{wanted} HTTP/1.1\r\nHost: a\r\nX-Read: 1\r\n{sleep}Content-Length: {}\r\n\r\n\
+                 {BODY}GET /behind HTTP/1.1\r\nHost: a\r\n\r\n",
+                BODY.len()
+            )
+        });
+        client.send(requests.collect::<Vec<_>>().concat());
+        for wanted in 0..=BODY.len() {
+            assert_eq!(client.response().text(), format!("/{wanted}{}", &BODY[..wanted]));
+            assert_eq!(client.response().text(), "/behind");
+        }
+        client.send(format!(
+            "POST /0 HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{BODY}",
+            BODY.len()
+        ));
+        assert_eq!(client.response().text(), "/0");
+        client.expect_end();
+    }
+    server.settle_empty();
 }
 
 #[test]

@@ -66,6 +66,16 @@ fn bytes_behind_the_head_are_the_new_protocols_wherever_the_stream_is_cut() {
 }
 
 #[test]
+fn a_body_that_nobody_read_is_not_the_new_protocols() {
+    let server = serve(Config::default(), parrot);
+    let mut client = server.connect();
+    let head = UPGRADE.replacen("GET", "POST", 1).replacen("\r\n\r\n", "\r\n", 1);
+    client.send(format!("{head}Content-Length: 4\r\n\r\nbodybehind"));
+    expect_101(&mut client);
+    assert_eq!(client.bytes(6), b"BEHIND");
+}
+
+#[test]
 fn megabytes_behind_the_head_arrive_whole() {
     let server = serve(Config::default(), parrot);
     let mut client = server.connect();

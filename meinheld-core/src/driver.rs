@@ -348,6 +348,12 @@ impl<S: Service> Driver<S> {
             Framing::Chunked if config.chunked_bodies == ChunkedBodies::Refused => {
                 return self.refuse(id, 411, facts.kind, &"the body announces no length");
             }
+            Framing::Length(left)
+                if left <= incoming.behind_head() as u64
+                    && left <= config.body_memory_bytes_max as u64 =>
+            {
+                RequestBody::Arrived { left: usize::try_from(left).unwrap_or(usize::MAX) }
+            }
             Framing::Length(_) | Framing::Chunked => {
                 return self.begin_collection(id, incoming, framing);
             }
@@ -554,6 +560,11 @@ impl Collection {
     /// # Errors
     /// What the decoder says, and what storing it says.
     fn take(&mut self, bytes: &[u8]) -> Result<usize, CollectError> {
+        if let Some(content) = self.decoder.take_plain(bytes) {
+            self.spool.write_all(content).map_err(CollectError::Storage)?;
+            self.bytes += content.len() as u64;
+            return Ok(content.len());
+        }
         let mut output = [0; DECODE_BYTES];
         let mut consumed = 0;
         while consumed < bytes.len() && !self.decoder.is_done() {

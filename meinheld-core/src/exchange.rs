@@ -1,7 +1,7 @@
 //! One request and its response, as the application sees them: from inside a coroutine.
 //!
 //! ```text
-//!   request body    Empty | Collected ──read──▶ …               (there before the request began)
+//!   request body    Empty | Arrived | Collected ──read──▶ …     (there before the request began)
 //!                   Streaming{left} ──read, waiting──▶ Empty     (or Broken: the client failed)
 //!
 //!   response        Unbegun ──begin──▶ Begun ──first write──▶ Body ──end──▶ Ended
@@ -427,6 +427,7 @@ impl Exchange {
 
     /// What is to become of the connection. An exchange that has not ended is broken off.
     pub(crate) fn conclude(&mut self) -> Conclusion {
+        self.drop_arrived();
         if self.state.muted {
             return Conclusion::Linger;
         }
@@ -439,7 +440,7 @@ impl Exchange {
         };
         let unread = match self.state.body {
             RequestBody::Streaming { left } => left,
-            RequestBody::Empty | RequestBody::Collected { .. } => 0,
+            RequestBody::Empty | RequestBody::Arrived { .. } | RequestBody::Collected { .. } => 0,
             RequestBody::Broken => return Conclusion::Linger,
         };
         match keep_alive {
@@ -447,9 +448,7 @@ impl Exchange {
             KeepAlive::Close if unread > 0 => Conclusion::Linger,
             KeepAlive::Close if self.facts.keep_alive == KeepAlive::Keep => Conclusion::Leave,
             // Clients of old send a line end behind a body (RFC 9112 section 2.2).
-            KeepAlive::Close if matches!(self.state.body, RequestBody::Collected { .. }) => {
-                Conclusion::Leave
-            }
+            KeepAlive::Close if !matches!(self.state.body, RequestBody::Empty) => Conclusion::Leave,
             KeepAlive::Close => Conclusion::Close,
         }
     }
@@ -457,7 +456,9 @@ impl Exchange {
     /// Whether another request could be read after this one.
     fn may_keep_alive(&self) -> bool {
         let readable = match self.state.body {
-            RequestBody::Empty | RequestBody::Collected { .. } => true,
+            RequestBody::Empty | RequestBody::Arrived { .. } | RequestBody::Collected { .. } => {
+                true
+            }
             // A client that still waits to be asked may or may not send the body.
             RequestBody::Streaming { left } => {
                 left <= DISCARD_BYTES_MAX && self.state.expectation == Expectation::None

@@ -29,6 +29,13 @@ pub(crate) struct Incoming {
     pub(crate) changes: Option<Changes>,
 }
 
+impl Incoming {
+    /// How many bytes have come behind the head.
+    pub(crate) fn behind_head(&self) -> usize {
+        self.bytes.unread().len() - self.consume
+    }
+}
+
 impl<S: Service> Driver<S> {
     /// Begins a request in a coroutine, and runs it until it first waits or ends.
     pub(crate) fn start(self: &Rc<Self>, id: ConnectionId, incoming: Incoming) {

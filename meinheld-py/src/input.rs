@@ -76,6 +76,12 @@ impl Input {
     /// Reads until `limit` bytes are there, or the end of the body.
     fn read_up_to<'py>(&self, py: Python<'py>, limit: usize) -> PyResult<Bound<'py, PyBytes>> {
         let lane = lane_of(&self.lane)?;
+        if self.ahead().borrow().left().is_empty()
+            && let Some(taken) = lane
+                .work(|exchange| exchange.take_arrived(limit, |arrived| text::bytes(py, arrived)))?
+        {
+            return taken;
+        }
         while self.ahead().borrow().left().len() < limit {
             if self.read_more(lane, limit)? == 0 {
                 break;

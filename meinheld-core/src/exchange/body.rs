@@ -2,6 +2,7 @@
 //!
 //! Not here: how a body that is collected came in (see driver.rs), and the response.
 
+use std::convert::Infallible;
 use std::io::{self, Read, Seek};
 
 use meinheld_coro::Interrupt;
@@ -23,8 +24,17 @@ pub(crate) enum Expectation {
 #[derive(Debug)]
 pub(crate) enum RequestBody {
     Empty,
-    Collected { spool: Box<SpooledTempFile>, bytes: u64 },
-    Streaming { left: u64 },
+    /// So many bytes of the connection's input are what is left of it.
+    Arrived {
+        left: usize,
+    },
+    Collected {
+        spool: Box<SpooledTempFile>,
+        bytes: u64,
+    },
+    Streaming {
+        left: u64,
+    },
     Broken,
 }
 
@@ -33,6 +43,7 @@ impl RequestBody {
     pub(crate) fn length(&self) -> Option<u64> {
         match self {
             RequestBody::Empty => Some(0),
+            RequestBody::Arrived { left } => Some(*left as u64),
             RequestBody::Collected { bytes, .. } => Some(*bytes),
             RequestBody::Streaming { left } => Some(*left),
             RequestBody::Broken => None,
@@ -45,6 +56,7 @@ impl Exchange {
     pub fn body_bytes_left(&mut self) -> Option<u64> {
         match &mut self.state.body {
             RequestBody::Empty => Some(0),
+            RequestBody::Arrived { left } => Some(*left as u64),
             RequestBody::Collected { spool, bytes } => {
                 spool.stream_position().ok().map(|position| bytes.saturating_sub(position))
             }
@@ -62,12 +74,50 @@ impl Exchange {
     pub fn read_body(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match &mut self.state.body {
             RequestBody::Empty => Ok(0),
+            RequestBody::Arrived { .. } => {
+                let read = self.take_arrived(buffer.len(), |bytes| {
+                    buffer[..bytes.len()].copy_from_slice(bytes);
+                    Ok(bytes.len())
+                });
+                read.unwrap_or(Err(io::ErrorKind::NotConnected.into()))
+            }
             RequestBody::Collected { spool, .. } => spool.read(buffer),
             RequestBody::Streaming { left } => {
                 let left = *left;
                 self.read_streaming(buffer, left)
             }
             RequestBody::Broken => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    /// Calls `use_it` with the next `limit` bytes of the request's body, with fewer if that many are not
+    /// left. They have been read then, unless it fails. `None` for a body that had not come whole when
+    /// the request began: that is [read](Self::read_body).
+    pub fn take_arrived<R, E>(
+        &mut self,
+        limit: usize,
+        use_it: impl FnOnce(&[u8]) -> Result<R, E>,
+    ) -> Option<Result<R, E>> {
+        let RequestBody::Arrived { left } = self.state.body else { return None };
+        let mut input = self.client.with(|connection| std::mem::take(&mut connection.input))?;
+        let count = limit.min(left);
+        let used = use_it(&input.unread()[..count]);
+        if used.is_ok() {
+            self.state.body = RequestBody::Arrived { left: left - count };
+            input.consume(count);
+        }
+        if input.is_empty() {
+            self.client.shared.buffers.borrow_mut().shrink(std::mem::take(&mut input));
+        }
+        self.client.with(|connection| connection.input = input);
+        Some(used)
+    }
+
+    /// Drops what has arrived of the request's body and was not read, so that the connection's input
+    /// begins with what is behind it.
+    pub(super) fn drop_arrived(&mut self) {
+        if let RequestBody::Arrived { left: 1.. } = self.state.body {
+            let _ = self.take_arrived(usize::MAX, |_| Ok::<(), Infallible>(()));
         }
     }
 

@@ -139,9 +139,10 @@ impl Exchange {
     fn settle(&mut self, out: Vec<u8>) -> io::Result<()> {
         let keeps = matches!(self.state.response, Response::Ended(KeepAlive::Keep))
             && !matches!(self.state.body, RequestBody::Streaming { .. });
+        let body = if let RequestBody::Arrived { left } = self.state.body { left } else { 0 };
         let more = keeps
             && out.len() < HELD_BYTES_MAX
-            && self.client.with(|connection| !connection.input.is_empty()) == Some(true);
+            && self.client.with(|connection| connection.input.unread().len() > body) == Some(true);
         if more || out.is_empty() {
             self.hold(out);
             return Ok(());

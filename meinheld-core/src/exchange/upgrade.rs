@@ -83,6 +83,7 @@ impl Exchange {
         self.state.status = 101;
         self.send_raw(&head).map_err(UpgradeError::Send)?;
         // Not before the 101 is out: until then it is a request like any other.
+        self.drop_arrived();
         self.client.with(|connection| connection.phase = Phase::Upgraded);
         self.state.body = RequestBody::Empty;
         let traffic = Rc::new(Traffic::default());

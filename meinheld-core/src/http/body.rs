@@ -164,6 +164,15 @@ impl Decoder {
         }
     }
 
+    /// Takes from the start of `input` what belongs to a body whose length was announced: that is content
+    /// as it is. `None` if the body comes in chunks.
+    pub fn take_plain<'b>(&mut self, input: &'b [u8]) -> Option<&'b [u8]> {
+        let Kind::Length { remaining_bytes } = &mut self.kind else { return None };
+        let count = (input.len() as u64).min(*remaining_bytes);
+        *remaining_bytes -= count;
+        usize::try_from(count).ok().map(|count| &input[..count])
+    }
+
     /// Whether the whole body, with all its framing, has been consumed.
     pub fn is_done(&self) -> bool {
         match &self.kind {
@@ -218,7 +227,13 @@ mod tests {
             assert_eq!(first.consumed + second.consumed, 5, "cut at {cut}");
             assert_eq!(&content[..5], b"hello", "cut at {cut}");
             assert!(decoder.is_done());
+            let mut decoder = Decoder::length(5);
+            let plain = [&wire[..cut], &wire[cut.min(5)..]]
+                .map(|piece| decoder.take_plain(piece).expect("it has a length").len());
+            assert_eq!(plain, [cut.min(5), 5 - cut.min(5)], "cut at {cut}");
+            assert!(decoder.is_done());
         }
+        assert_eq!(Decoder::chunked(&BodyLimits::default()).take_plain(b"0\r\n"), None);
         let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n";
         let next = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
         let answers = replay::answers(format!("{head}hello{next}").as_bytes());
