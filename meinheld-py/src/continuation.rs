@@ -191,6 +191,7 @@ impl PyContinuation {
     }
 
     /// The client, if the request may suspend here.
+    #[inline(never)]
     fn check_suspend(&self, py: Python<'_>) -> PyResult<Client> {
         if is_child() {
             let message = "cannot suspend here: this process was forked by the request";

@@ -86,6 +86,7 @@ impl<'a, 'py> Args<'a, 'py> {
     ///
     /// # Errors
     /// `TypeError` if anything else was passed.
+    #[inline(never)]
     pub(crate) fn at_most_one(
         &self,
         caller: &str,
@@ -151,14 +152,16 @@ unsafe extern "C" fn entry<T: PyClass, M: FastMethod<T>>(
         let all = if all == 0 { &[] } else { slice::from_raw_parts(args, all) };
         (py, it, Args { py, all, positional, names })
     };
-    let outcome = catch_unwind(AssertUnwindSafe(|| M::call(it, &args)));
-    match outcome.unwrap_or_else(|panic| Err(panicked(&*panic))) {
+    // Errors end in here: a method may wait, and what is unwound through is on its stack meanwhile.
+    let outcome = catch_unwind(AssertUnwindSafe(|| match M::call(it, &args) {
         Ok(value) => value.into_ptr(),
         Err(error) => raise(py, error),
-    }
+    }));
+    outcome.unwrap_or_else(|panic| raise(py, panicked(&*panic)))
 }
 
 #[cold]
+#[inline(never)]
 fn raise(py: Python<'_>, error: PyErr) -> *mut ffi::PyObject {
     error.restore(py);
     std::ptr::null_mut()
