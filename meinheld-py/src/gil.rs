@@ -8,6 +8,7 @@ use std::cell::RefCell;
 
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::types::PyType;
 
 /// The token of the thread that the loop runs on.
 pub(crate) fn attached<'py>() -> Python<'py> {
@@ -25,6 +26,13 @@ pub(crate) fn released(wait: &mut dyn FnMut()) {
         wait();
         ffi::PyEval_RestoreThread(thread);
     }
+}
+
+/// Has an exception of a class raised in the Python code that a thread runs, as soon as it runs any.
+pub(crate) fn raise_in(thread: i64, class: &Bound<'_, PyType>) {
+    // SAFETY: attached, by `class`, which the interpreter takes a reference of. A number that is no
+    // thread's does nothing.
+    unsafe { ffi::PyThreadState_SetAsyncExc(thread, class.as_ptr()) };
 }
 
 /// Runs the handlers of signals that have come; does nothing but on the main thread.

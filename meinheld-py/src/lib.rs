@@ -71,7 +71,7 @@ mod _meinheld {
     #[pymodule_export]
     use crate::hooks::{set_access_logger, set_error_logger, set_fastwatchdog, set_watchdog};
     #[pymodule_export]
-    use crate::server::{addresses, interrupt, listen, run, stop, terminate};
+    use crate::server::{addresses, break_off, interrupt, listen, run, stop, terminate};
     #[pymodule_export]
     use crate::settings::{
         get_accepts_max, get_backlog, get_body_timeout, get_client_body_buffer_size,

@@ -19,8 +19,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyInt, PyList, PyString, PyTuple};
 
 use crate::continuation::duration_of;
-use crate::errors::from_listen;
+use crate::errors::{Stopped, from_listen};
 use crate::fork;
+use crate::gil;
 use crate::hooks;
 use crate::log::Logs;
 use crate::raising::{Saying, panic_text};
@@ -338,6 +339,13 @@ pub(crate) fn terminate(seconds: f64) {
 #[pyfunction]
 pub(crate) fn interrupt(seconds: f64) {
     end(Stop { grace: grace(seconds), end_suspended: true });
+}
+
+/// What the end of the program does to a request that computes, on a thread of this number, instead of
+/// ending: `Stopped` is raised where it is.
+#[pyfunction]
+pub(crate) fn break_off(py: Python<'_>, thread: i64) {
+    gil::raise_in(thread, &py.get_type::<Stopped>());
 }
 
 /// More seconds than a duration can hold are without limit.

@@ -162,3 +162,35 @@ def test_an_interpreter_ends_in_order(tmp_path: Path, ending: str, threads: list
     assert "Fatal" not in errors and "unraisable" not in errors.lower(), errors
     for client in clients:
         client.finish()
+
+
+COMPUTES = """
+import socket, sys, threading
+from meinheld import middleware, server
+
+began = threading.Event()
+
+def app(environ, start_response):
+    began.set()
+    try:
+        while True:
+            pass
+    finally:
+        print("finally", flush=True)
+
+server.listen(("127.0.0.1", 0))
+address = server.addresses()[0]
+server._EXIT_SECONDS = 0.2
+threading.Thread(target=server.run, args=(middleware.SpawnMiddleware(app),), daemon=True).start()
+client = socket.create_connection(address)
+client.sendall(b"GET / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
+assert began.wait(10)
+sys.exit(3)
+"""
+
+
+def test_a_request_that_computes_at_exit_is_broken_off(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(COMPUTES)
+    command = [sys.executable, "program.py"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=END_SECONDS)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (3, "finally\n", "")

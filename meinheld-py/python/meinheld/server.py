@@ -153,6 +153,10 @@ _replaced: dict[int, Any] = {}
 # How long a server on another thread has to end when the program does.
 _EXIT_SECONDS = 5.0
 
+# How often, and for how long each time, it is tried afterwards to break off what goes on computing.
+_BREAKS = 5
+_BREAK_SECONDS = 0.5
+
 
 def set_graceful_timeout(seconds: float) -> None:
     """Set how many seconds requests in flight have to end after SIGTERM or SIGINT."""
@@ -239,10 +243,16 @@ def _stopping_at_exit() -> Iterator[None]:
         yield
         return
     ended = threading.Event()
+    serving = threading.get_ident()
 
     def stop_and_wait() -> None:
         _meinheld.interrupt(0.0)
-        ended.wait(_EXIT_SECONDS)
+        # What computes does not hear of that. A thread that still runs Python when the interpreter is
+        # gone would end the process by a signal.
+        for seconds in (_EXIT_SECONDS, *[_BREAK_SECONDS] * _BREAKS):
+            if ended.wait(seconds):
+                return
+            _meinheld.break_off(serving)
 
     atexit.register(stop_and_wait)
     try:
