@@ -1,7 +1,8 @@
 //! Connections driven by events: receiving, parsing, collecting bodies, and what follows when a
 //! request has ended.
 //!
-//! Not here: which events there are (see server.rs), and running a request (see serve.rs).
+//! Not here: which events there are (see server.rs), running a request (see serve.rs), and refusing one
+//! (see refusal.rs).
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -24,7 +25,7 @@ use crate::receiving::Received;
 use crate::repeats::Repeats;
 use crate::seldom::Seldom;
 use crate::serve::Incoming;
-use crate::service::{Report, Service};
+use crate::service::Service;
 use crate::shared::Shared;
 use crate::sys::Event;
 
@@ -184,40 +185,6 @@ impl<S: Service> Driver<S> {
         }
     }
 
-    /// Handles the time-out of a connection.
-    pub(crate) fn expire(&self, id: ConnectionId) {
-        let reason = self.shared.with(id, |connection| match &connection.phase {
-            Phase::Head if connection.input.is_empty() => Ok(Some(CloseReason::KeepAliveExpired)),
-            Phase::Head => Err(RequestKind::Other),
-            Phase::Collecting(collection) => Err(collection.kind),
-            Phase::Discarding(_) | Phase::Lingering(_) => Ok(Some(CloseReason::LingerExpired)),
-            Phase::Busy | Phase::Upgraded => Ok(None),
-        });
-        match reason {
-            None | Some(Ok(None)) => {}
-            Some(Ok(Some(reason))) => self.shared.close(id, reason),
-            // RFC 9110 section 15.5.9.
-            Some(Err(kind)) => {
-                self.refuse(id, 408, kind, &"the request took too long to arrive");
-            }
-        }
-    }
-
-    /// Answers with the server's own error response, and tells the service.
-    pub(crate) fn refuse(
-        &self,
-        id: ConnectionId,
-        status: u16,
-        kind: RequestKind,
-        reason: &dyn fmt::Display,
-    ) {
-        let peer = self.shared.with(id, |connection| Rc::clone(&connection.peer));
-        if let Some(peer) = peer {
-            self.service.report(&Report::Refused { peer: &peer, status, reason });
-            self.shared.refuse(id, status, kind);
-        }
-    }
-
     /// Looks for a head, receiving if there is none in the input yet.
     fn seek_head(self: &Rc<Self>, id: ConnectionId, input: Input, scanned: usize) -> Step {
         match self.seek_head_in(id, input, scanned) {
@@ -294,7 +261,7 @@ impl<S: Service> Driver<S> {
                 Sought::Handled
             }
             Err(error) => {
-                self.refuse(id, error.status(), RequestKind::Other, &error);
+                self.refuse(id, error.status(), RequestKind::Other, unread, &error);
                 Sought::Handled
             }
         }
@@ -338,7 +305,8 @@ impl<S: Service> Driver<S> {
         incoming.body = match framing {
             Framing::None | Framing::Length(0) => RequestBody::Empty,
             Framing::Length(left) if left > config.body.body_bytes_max => {
-                return self.refuse(id, 413, facts.kind, &BodyError::TooLarge);
+                let head = incoming.bytes.unread();
+                return self.refuse(id, 413, facts.kind, head, &BodyError::TooLarge);
             }
             Framing::Length(left)
                 if left > config.inline_body_bytes_max || expectation == Expectation::Waiting =>
@@ -346,7 +314,8 @@ impl<S: Service> Driver<S> {
                 RequestBody::Streaming { left }
             }
             Framing::Chunked if config.chunked_bodies == ChunkedBodies::Refused => {
-                return self.refuse(id, 411, facts.kind, &"the body announces no length");
+                let (head, reason) = (incoming.bytes.unread(), "the body announces no length");
+                return self.refuse(id, 411, facts.kind, head, &reason);
             }
             Framing::Length(left)
                 if left <= incoming.behind_head() as u64
@@ -370,14 +339,17 @@ impl<S: Service> Driver<S> {
         let Incoming { facts, changes, consume: head_bytes, .. } = incoming;
         let decoder = match Decoder::new(framing, &self.shared.config.body) {
             Ok(decoder) => decoder,
-            Err(error) => return self.refuse(id, error.status(), facts.kind, &error),
+            Err(error) => {
+                let head = incoming.bytes.unread();
+                return self.refuse(id, error.status(), facts.kind, head, &error);
+            }
         };
         let spool = SpooledTempFile::new(self.shared.config.body_memory_bytes_max);
         let (head, kind) = (Vec::new(), facts.kind);
         let mut collection = Box::new(Collection { head, kind, changes, decoder, bytes: 0, spool });
         let unread = incoming.bytes.unread();
         match collection.take(&unread[head_bytes..]) {
-            Err(error) => self.refuse(id, error.status(), facts.kind, &error),
+            Err(error) => self.refuse(id, error.status(), facts.kind, unread, &error),
             Ok(consumed) if collection.decoder.is_done() => {
                 incoming.consume += consumed;
                 incoming.body = collection.into_body();
@@ -433,7 +405,7 @@ impl<S: Service> Driver<S> {
         let Some(Some(mut collection)) = taken else { return Step::Wait };
         match collection.take(input.unread()) {
             Err(error) => {
-                self.refuse(id, error.status(), collection.kind, &error);
+                self.refuse(id, error.status(), collection.kind, &collection.head, &error);
                 Step::Again
             }
             Ok(consumed) => {

@@ -369,10 +369,13 @@ impl Exchange {
             }
         }
         let mut out = Vec::new();
-        error_response(status, self.facts.kind, &self.client.shared.fields.borrow(), &mut out);
+        let fields = &self.client.shared.fields;
+        let body_bytes = error_response(status, self.facts.kind, &fields.borrow(), &mut out);
         self.state.status = status;
         self.state.response = Response::Ended(KeepAlive::Close);
-        self.send_raw(&out)
+        self.send_raw(&out)?;
+        self.state.body_bytes_sent = body_bytes;
+        Ok(())
     }
 
     /// Whether the head of the response has been sent, so that it cannot be changed any more.

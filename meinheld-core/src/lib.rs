@@ -40,8 +40,10 @@ mod handler;
 mod heartbeat;
 pub mod http;
 mod input;
+mod line_writer;
 mod listener;
 mod receiving;
+mod refusal;
 #[cfg(test)]
 mod replay;
 
@@ -64,6 +66,7 @@ pub use descriptors::{Readiness, WaitError, cancel_waits, wait_ready};
 pub use exchange::{BeginError, Exchange, LengthMismatch, UpgradeError, duplicate_file};
 pub use handler::{Handler, Request, handler};
 pub use heartbeat::Heartbeat;
+pub use line_writer::{LineWriter, LogFile};
 pub use listener::{ListenError, Listener};
 pub use server::{Handle, Server, Stopped, descriptor_limit, raise_descriptor_limit};
 pub use service::{ConnectionInfo, Report, Service};

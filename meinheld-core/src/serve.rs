@@ -46,7 +46,8 @@ impl<S: Service> Driver<S> {
             if self.overloads.is_due(self.shared.now.get()) {
                 self.service.report(&Report::NoCoroutine { error: &error });
             }
-            self.shared.refuse(id, 503, kind);
+            // Its head is gone with the coroutine that was to answer it.
+            self.refuse(id, 503, kind, b"", &"there is no coroutine for it");
         }
     }
 

@@ -80,8 +80,12 @@ pub enum Report<'a> {
     Refused {
         /// The client.
         peer: &'a Address,
+        /// The first line of its head, as far as it had come; it may be any bytes.
+        line: &'a [u8],
         /// The status that it was answered.
         status: u16,
+        /// How many bytes the body of that answer has.
+        bytes: u64,
         /// What was wrong.
         reason: &'a dyn fmt::Display,
     },
@@ -112,7 +116,7 @@ pub enum Report<'a> {
 impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Report::Refused { peer, status, reason } => {
+            Report::Refused { peer, status, reason, .. } => {
                 write!(f, "refused a request from {peer} with {status}: {reason}")
             }
             Report::AcceptFailed { error } => write!(

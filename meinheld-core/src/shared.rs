@@ -246,11 +246,11 @@ impl Shared {
         }
     }
 
-    /// Answers a connection by the server's own error response, and lets it linger.
-    pub(crate) fn refuse(&self, id: ConnectionId, status: u16, kind: RequestKind) {
+    /// The server's own error response, and how many bytes of a body that has.
+    pub(crate) fn refusal(&self, status: u16, kind: RequestKind) -> (Vec<u8>, u64) {
         let mut output = Vec::new();
-        error_response(status, kind, &self.fields.borrow(), &mut output);
-        self.linger(id, &output);
+        let body_bytes = error_response(status, kind, &self.fields.borrow(), &mut output);
+        (output, body_bytes)
     }
 
     /// Notes that a connection holds output, which [`flush_all`](Self::flush_all) is to send.

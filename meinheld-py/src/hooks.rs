@@ -4,7 +4,7 @@
 //! look at a flag. Not here: what is logged (see log.rs), and the loop that calls a watchdog.
 
 use std::mem;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -43,6 +43,8 @@ pub(crate) enum Beat {
 
 static HOOKS: Mutex<Hooks> = Mutex::new(Hooks { access: None, error: None, watchdog: None });
 static HAS_ACCESS: AtomicBool = AtomicBool::new(false);
+/// How often a logger was set.
+static ACCESS_GENERATION: AtomicU64 = AtomicU64::new(0);
 static HAS_WATCHDOG: AtomicBool = AtomicBool::new(false);
 
 /// No Python code runs under the lock: what is replaced is dropped by the caller.
@@ -57,6 +59,7 @@ fn hooks() -> MutexGuard<'static, Hooks> {
 pub(crate) fn set_access_logger(logger: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
     let access = logger.map(|logger| method_of(logger, "access")).transpose()?;
     HAS_ACCESS.store(access.is_some(), Ordering::Relaxed);
+    ACCESS_GENERATION.fetch_add(1, Ordering::Relaxed);
     let replaced = mem::replace(&mut hooks().access, access);
     drop(replaced);
     Ok(())
@@ -124,6 +127,11 @@ fn method_of(logger: &Bound<'_, PyAny>, name: &str) -> PyResult<Py<PyAny>> {
 /// Whether a program logs its requests itself.
 pub(crate) fn has_access_logger() -> bool {
     HAS_ACCESS.load(Ordering::Relaxed)
+}
+
+/// A number that the logger has alone.
+pub(crate) fn access_generation() -> u64 {
+    ACCESS_GENERATION.load(Ordering::Relaxed)
 }
 
 /// What logs a request.

@@ -9,6 +9,8 @@
 //!
 //! No system call is made here, and HTTP is known by its names only.
 
+mod access_line;
+mod access_log;
 mod blocking;
 mod call;
 mod continuation;
@@ -22,6 +24,7 @@ mod file_wrapper;
 mod fork;
 #[allow(unsafe_code)] // the token of the loop's thread; giving the GIL up around its wait
 mod gil;
+mod head_line;
 mod hooks;
 mod inbox;
 mod input;

@@ -252,6 +252,9 @@ fn serve(py: Python<'_>, app: Py<PyAny>, config: Config, listeners: Vec<Listener
     let run = || failures.with_current(|| server.run());
     let stopped = catch_unwind(AssertUnwindSafe(run));
     drop_orphans();
+    if let Some(exit) = failures.logs().end(py) {
+        failures.end_server(exit);
+    }
     wakeup.restore(py)?;
     let stopped = stopped.unwrap_or_else(|panic| fail(py, failures.logs(), panic));
     if let Some(fatal) = failures.take_fatal() {

@@ -15,6 +15,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
+use std::thread;
 use std::time::Instant;
 
 use meinheld_core::http::Head;
@@ -25,6 +26,8 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple, PyTupleMethods};
 
+use crate::access_line::Refused;
+use crate::access_log::AccessRecord;
 use crate::environ::Environs;
 use crate::errors::{ClientDisconnected, Stopped, from_io, timeout};
 use crate::failures::Failures;
@@ -36,7 +39,7 @@ use crate::hooks::{self, Beat, Sign};
 use crate::inbox;
 use crate::kit::{Kit, Kits};
 use crate::lane::Lane;
-use crate::log::{AccessRecord, Logs, is_exit};
+use crate::log::{Logs, is_exit};
 use crate::raising::Saying;
 use crate::server;
 use crate::start_response::body_bytes;
@@ -94,11 +97,9 @@ impl Service for Wsgi {
     type Request = Accepted;
 
     fn accept(&self, head: &Head<'_>, connection: &ConnectionInfo<'_>) -> Accepted {
+        let access = self.logs().access_record(head, connection);
         match self.environs.build(gil::attached(), head, connection) {
-            Ok(environ) => {
-                let access = self.logs().access_record(&environ);
-                Accepted::Request(Request { environ: environ.unbind(), access })
-            }
+            Ok(environ) => Accepted::Request(Request { environ: environ.unbind(), access }),
             Err(error) => Accepted::Failed(error),
         }
     }
@@ -115,9 +116,19 @@ impl Service for Wsgi {
         let environ = environ.into_bound(py);
         let (answered, kit) = match self.kits.take(py) {
             Ok(kit) => self.answer(&environ, kit, exchange),
-            Err(error) => (Err(error), None),
+            Err(error) => (Ok(Err(error)), None),
         };
-        self.finish(&environ, answered, exchange);
+        let panic = match answered {
+            Ok(answered) => {
+                self.finish(&environ, answered, exchange);
+                None
+            }
+            Err(panic) => {
+                // If the client is gone there is nobody to tell.
+                let _ = exchange.fail(500);
+                Some(panic)
+            }
+        };
         if let Some(access) = access {
             self.log_access(&environ, &access, exchange);
         }
@@ -125,6 +136,10 @@ impl Service for Wsgi {
         drop(environ);
         if let Some(kit) = kit {
             self.kits.give(py, kit);
+        }
+        if let Some(panic) = panic {
+            // Whoever called this tells of it.
+            resume_unwind(panic);
         }
     }
 
@@ -142,16 +157,20 @@ impl Service for Wsgi {
             self.perform(gil::attached(), &beat);
         }
         inbox::take_in(gil::attached());
+        self.end_if(self.logs().end_turn(gil::attached()));
         if self.failures.is_fatal() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     fn next_turn(&self) -> Option<Instant> {
-        hooks::next_beat()
+        [hooks::next_beat(), self.logs().retry_at()].into_iter().flatten().min()
     }
 
     fn report(&self, report: &Report<'_>) {
-        // A refused request is the client's fault, and not to fill a log with.
-        if !matches!(report, Report::Refused { .. }) {
+        if let Report::Refused { peer, line, status, bytes, .. } = *report {
+            // It is the client's fault, and not to fill the error log with.
+            let refused = Refused { peer, line, status, bytes };
+            self.end_if(self.logs().access_refused(gil::attached(), &refused));
+        } else {
             self.logs().error(gil::attached(), &report.to_string());
         }
     }
@@ -162,20 +181,27 @@ impl Service for Wsgi {
 }
 
 impl Wsgi {
+    /// Ends the server if a logger has raised what ends a program.
+    fn end_if(&self, exit: Option<PyErr>) {
+        if let Some(exit) = exit {
+            self.failures.end_server(exit);
+        }
+    }
+
     /// Calls the application with this kit, which comes back if it can be used again.
     fn answer(
         &self,
         environ: &Bound<'_, PyDict>,
         mut kit: Kit,
         exchange: &mut Exchange,
-    ) -> (PyResult<()>, Option<Kit>) {
+    ) -> (thread::Result<PyResult<()>>, Option<Kit>) {
         let py = environ.py();
         kit.open(exchange);
         let call = Call { py, wsgi: self, lane: kit.lane().clone() };
         let answered = catch_unwind(AssertUnwindSafe(|| call.answer(environ, &mut kit)));
         let kit = kit.close(py, exchange);
-        // Whoever called this answers a panic, and needs the exchange for it.
-        (answered.unwrap_or_else(|panic| resume_unwind(panic)), kit)
+        // A panic is to be answered, and the exchange is needed for that.
+        (answered, kit)
     }
 
     /// Does what the watchdog does. An exception of its own is logged, unless it is to end the server.
@@ -200,9 +226,7 @@ impl Wsgi {
         exchange: &mut Exchange,
     ) {
         let (status, bytes) = (exchange.status(), exchange.body_bytes_sent());
-        if let Some(exit) = self.logs().access(environ, access, status, bytes) {
-            self.failures.end_server(exit);
-        }
+        self.end_if(self.logs().access(environ, access, status, bytes));
     }
 
     /// Ends the exchange as the call's outcome demands.

@@ -87,7 +87,7 @@ def test_access_logger_sees_each_answered_request(tmp_path: Path) -> None:
     asking("/", "/missing", "/slow", "/fail", "/empty")
     seen = [(e["STATUS_CODE"], e["SEND_BYTES"], e.get("PATH_INFO")) for e in SEEN if isinstance(e, dict)]
     assert seen == [
-        (200, 5, "/"), (404, 5, "/missing"), (200, 5, "/slow"), (500, 0, "/fail"), (200, 5, None),
+        (200, 5, "/"), (404, 5, "/missing"), (200, 5, "/slow"), (500, 26, "/fail"), (200, 5, None),
     ], seen
     for environ in SEEN:
         assert re.fullmatch(r"\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}", environ["LOCAL_TIME"])
@@ -462,7 +462,7 @@ def test_mlogging_logs_with_one_import(tmp_path: Path) -> None:
     line = r"127\.0\.0\.1 - - \[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] "
     assert re.findall(rf"^{line}(.*)$", output, re.MULTILINE) == [
         '"GET /?a=%22 HTTP/1.1" 200 5 "-" "-"',
-        '"GET /fail HTTP/1.1" 500 0 "-" "-"',
+        '"GET /fail HTTP/1.1" 500 26 "-" "-"',
     ]
     assert re.search(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \[\d+\] \[ERROR\] Traceback", output, re.MULTILINE)
     assert output.count("RuntimeError: the reason") == 1

@@ -68,10 +68,10 @@ LINES = [
     (get("http://x/abs"), '"GET http://x/abs HTTP/1.1" 200 5 "-" "-"'),
     (get(method="HEAD"), '"HEAD / HTTP/1.1" 200 0 "-" "-"'),
     (get("/missing"), '"GET /missing HTTP/1.1" 404 5 "-" "-"'),
-    (get("/fail"), '"GET /fail HTTP/1.1" 500 0 "-" "-"'),
+    (get("/fail"), '"GET /fail HTTP/1.1" 500 26 "-" "-"'),
     (get("/cut"), '"GET /cut HTTP/1.1" 200 4 "-" "-"'),
     (get("/environ"), '"GET /environ HTTP/1.1" 200 5 "-" "-"'),
-    (get("/timeout"), '"GET /timeout HTTP/1.1" 500 0 "-" "-"'),
+    (get("/timeout"), '"GET /timeout HTTP/1.1" 500 26 "-" "-"'),
     (get(headers="Referer: http://r/\r\nUser-Agent: Agent/1 (x; y)\r\n"), '"GET / HTTP/1.1" 200 5 "http://r/" "Agent/1 (x; y)"'),
     (get(headers='User-Agent: a"b\\c\r\n'), '"GET / HTTP/1.1" 200 5 "-" "a\\"b\\\\c"'),
     (get(headers="User-Agent: a\tb\xe4\r\n"), '"GET / HTTP/1.1" 200 5 "-" "a\\x09b\\xe4"'),
@@ -170,7 +170,7 @@ for name in ["meinheld.access", "meinheld.error"]:
     assert lines == [
         'meinheld.access INFO  "GET / HTTP/1.1" 200 5 "-" "-" False',
         "meinheld.error ERROR GET /fail raised an exception True",
-        'meinheld.access INFO  "GET /fail HTTP/1.1" 500 0 "-" "-" False',
+        'meinheld.access INFO  "GET /fail HTTP/1.1" 500 26 "-" "-" False',
     ]
 
 

@@ -1,7 +1,12 @@
-//! Files to sockets by sendfile(2), the times of a file, and the limit on descriptors.
+//! Files to sockets by sendfile(2), writing to a log, what a file is, its times, and the limit on
+//! descriptors.
 
+use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::Duration;
 
 use super::syscall;
 
@@ -27,6 +32,46 @@ pub(crate) fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
     let copy = syscall!(fcntl(fd, libc::F_DUPFD_CLOEXEC, 0))?;
     // SAFETY: the descriptor was just made, and nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
+/// Which file it is, and whether it is a regular one: those take what is written without waiting for
+/// a reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FileStatus {
+    device: u64,
+    inode: u64,
+    pub(crate) regular: bool,
+}
+
+impl From<&Metadata> for FileStatus {
+    fn from(metadata: &Metadata) -> FileStatus {
+        let regular = metadata.is_file();
+        FileStatus { device: metadata.dev(), inode: metadata.ino(), regular }
+    }
+}
+
+/// That of an open file.
+pub(crate) fn file_status(fd: RawFd) -> io::Result<FileStatus> {
+    let file = File::from(duplicate(fd)?);
+    Ok(FileStatus::from(&file.metadata()?))
+}
+
+/// That of the file at a path.
+pub(crate) fn path_status(path: &Path) -> io::Result<FileStatus> {
+    Ok(FileStatus::from(&fs::metadata(path)?))
+}
+
+/// Writes some of `bytes`; tells how many.
+pub(crate) fn write(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
+    let written = syscall!(write(fd, bytes.as_ptr().cast(), bytes.len()))?;
+    Ok(written.unsigned_abs())
+}
+
+/// Whether a pipe, a terminal or a socket has room, or nobody to read from it, within `patience`.
+pub(crate) fn has_room(fd: RawFd, patience: Duration) -> io::Result<bool> {
+    let mut watched = [libc::pollfd { fd, events: libc::POLLOUT, revents: 0 }];
+    let milliseconds = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
+    Ok(syscall!(poll(watched.as_mut_ptr(), 1, milliseconds))? > 0)
 }
 
 /// Sets a file's times of access and change to what the monotonic clock shows, which is how long the

@@ -3,7 +3,7 @@
 //! What a platform has to supply:
 //! - `epoll`   readiness: [`Epoll`], and the [`Bell`] that other threads ring;
 //! - `socket`  listening, accepting, receiving, sending, half-closing; addresses;
-//! - `file`    sending a file to a socket, a file's times, the descriptor limit;
+//! - `file`    sending a file to a socket, writing a log, a file's times, the descriptor limit;
 //! - `signal`  signals as bytes on a descriptor.
 //!
 //! Every call returns an `io::Result`; every descriptor is an `OwnedFd` with one owner. Not here:
@@ -15,7 +15,10 @@ mod signal;
 mod socket;
 
 pub(crate) use epoll::{Bell, Epoll, Event, Events, Interest, Once};
-pub(crate) use file::{descriptor_limit, duplicate, raise_descriptor_limit, send_file, touch};
+pub(crate) use file::{
+    FileStatus, descriptor_limit, duplicate, file_status, has_room, path_status,
+    raise_descriptor_limit, send_file, touch, write,
+};
 pub use signal::SignalPipe;
 pub(crate) use socket::{
     Inherited, accept, bind_tcp, bind_unix, has_input, inherit, is_listened_on, local_address,

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, ClassVar
 
 from meinheld import server
+from meinheld._direct import COMBINED
 
 __all__ = ["Logger", "SafeAtoms", "logger"]
 
@@ -69,7 +70,8 @@ class Logger:
     error_fmt = "%(asctime)s [%(process)d] [%(levelname)s] %(message)s"
     datefmt = "%Y-%m-%d %H:%M:%S"
 
-    access_log_format = '%(h)s %(l)s %(u)s [%(t)s] "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"'
+    #: With this one the server may write the lines itself.
+    access_log_format = COMBINED
     access_fmt = "%(message)s"
 
     def __init__(self, cfg: object = None) -> None:

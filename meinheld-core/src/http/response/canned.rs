@@ -13,12 +13,18 @@ const EARLY_HINTS: &[u8] = b"HTTP/1.1 103 Early Hints\r\n";
 
 /// Appends a whole response to `out`: `status`, its phrase as plain text, and `Connection: close`.
 ///
-/// To HEAD it is the same without the text (RFC 9110 section 9.3.2).
+/// To HEAD it is the same without the text (RFC 9110 section 9.3.2). Tells how many bytes of a body
+/// there are.
 ///
 /// # Panics
 ///
 /// If `status` is not within 400 to 599: it is the server's own choice.
-pub fn error_response(status: u16, kind: RequestKind, server: &ServerFields, out: &mut Vec<u8>) {
+pub fn error_response(
+    status: u16,
+    kind: RequestKind,
+    server: &ServerFields,
+    out: &mut Vec<u8>,
+) -> u64 {
     assert!((400..=599).contains(&status), "an error response needs an error status");
     let phrase = reason_phrase(status).as_bytes();
     let body_bytes = b"400 ".len() + phrase.len() + b"\n".len();
@@ -30,10 +36,12 @@ pub fn error_response(status: u16, kind: RequestKind, server: &ServerFields, out
     out.extend_from_slice(b"Connection: close\r\nContent-Type: text/plain\r\nContent-Length: ");
     push_decimal(body_bytes as u64, out);
     out.extend_from_slice(b"\r\n\r\n");
-    if kind != RequestKind::Head {
-        push_status(status, phrase, out);
-        out.extend_from_slice(b"\n");
+    if kind == RequestKind::Head {
+        return 0;
     }
+    push_status(status, phrase, out);
+    out.extend_from_slice(b"\n");
+    body_bytes as u64
 }
 
 /// Appends a 103 (Early Hints) with `headers` to `out`, RFC 8297.
@@ -94,7 +102,9 @@ mod tests {
     #[test]
     fn an_error_response_is_complete_and_closes() {
         let mut out = b"kept".to_vec();
-        error_response(431, RequestKind::Other, &server(), &mut out);
+        let body_bytes = error_response(431, RequestKind::Other, &server(), &mut out);
+        let body = out.windows(4).position(|end| end == b"\r\n\r\n").unwrap() + 4;
+        assert_eq!(body_bytes, (out.len() - body) as u64);
         let expected = format!(
             "keptHTTP/1.1 431 Request Header Fields Too Large\r\n\
              Date: Sun, 06 Nov 1994 08:49:37 GMT\r\nServer: {SERVER_NAME}\r\n\
@@ -108,7 +118,7 @@ mod tests {
     fn an_error_response_to_head_has_the_length_but_no_body_per_rfc_9110_section_9_3_2() {
         let (mut with, mut without) = (Vec::new(), Vec::new());
         error_response(400, RequestKind::Other, &server(), &mut with);
-        error_response(400, RequestKind::Head, &server(), &mut without);
+        assert_eq!(error_response(400, RequestKind::Head, &server(), &mut without), 0);
         without.extend_from_slice(b"400 Bad Request\n");
         assert_eq!(with, without);
         assert!(with.ends_with(b"Content-Length: 16\r\n\r\n400 Bad Request\n"));

@@ -1,0 +1,422 @@
+//! The access log: when a line is made, and where it goes.
+//!
+//! ```text
+//!   request ends ──▶ line ──┬─ the logger would only pass it on ──▶ gathered ──▶ written once a turn
+//!                           ├─ any other logger of `logging` ─────▶ logger.info("%s", line)
+//!                           └─ a program's own ───────────────────▶ logger.access(environ)
+//! ```
+//!
+//! Which loggers only pass a line on is decided in `meinheld/_direct.py`. Whenever lines are written,
+//! what that depends on is looked at; if anything has changed, they go through `logging` after all. Not
+//! here: how a line reads (see `access_line.rs`), and how it is written (see
+//! `meinheld_core::LineWriter`).
+
+use std::cell::RefCell;
+use std::io;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use meinheld_core::http::Head;
+use meinheld_core::{ConnectionInfo, LineWriter, LogFile};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::access_line::{Refused, push_answered};
+use crate::fork::is_child;
+use crate::head_line::{HeadLine, HeadLines};
+use crate::hooks;
+use crate::log::is_exit;
+use crate::text;
+
+/// How long the end of a server waits for a reader that is slow.
+const LAST_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The access log of one server.
+pub(crate) struct AccessLog {
+    /// `meinheld.access`, if it was enabled when the server began to run.
+    named: Option<Named>,
+    head_lines: RefCell<HeadLines>,
+    sink: RefCell<Sink>,
+    writer: RefCell<LineWriter>,
+    time: LocalTime,
+    /// What has gone wrong with lines that were gathered, and is to be told.
+    trouble: RefCell<Trouble>,
+}
+
+struct Named {
+    logger: Py<PyAny>,
+    info: Py<PyAny>,
+}
+
+/// Where lines can be written without a logger; looked for anew each second.
+#[derive(Default)]
+struct Sink {
+    /// The second when it was looked for, and the program's logger then, by its number.
+    looked_for: Option<(u64, u64)>,
+    target: Option<Rc<Target>>,
+}
+
+/// What `meinheld/_direct.py` has found.
+struct Target {
+    info: Py<PyAny>,
+    flush: Py<PyAny>,
+    fileno: Py<PyAny>,
+    reopen: Option<Py<PyAny>>,
+    watched: Vec<(Py<PyAny>, Py<PyAny>, Py<PyAny>)>,
+    file: LogFile,
+}
+
+/// What is kept of a request to log it when it has been answered.
+pub(crate) enum AccessRecord {
+    /// Its line, but for what came of it.
+    Line(Rc<HeadLine>),
+    /// It goes to the program's own logger; when it began.
+    Own(Instant),
+}
+
+/// What has gone wrong.
+#[derive(Default)]
+pub(crate) struct Trouble {
+    /// Why lines could not be written.
+    pub(crate) fault: Option<io::Error>,
+    /// How many lines were lost, once others can be written again.
+    pub(crate) lost: u64,
+    /// What a logger has raised that got lines in the place of the server; what is to end a program.
+    pub(crate) raised: Vec<PyErr>,
+}
+
+impl AccessLog {
+    pub(crate) fn new(py: Python<'_>) -> PyResult<AccessLog> {
+        Ok(AccessLog {
+            named: Named::find(py)?,
+            head_lines: RefCell::default(),
+            sink: RefCell::default(),
+            writer: RefCell::default(),
+            time: LocalTime::new(py)?,
+            trouble: RefCell::default(),
+        })
+    }
+
+    /// What will be needed of a request, if there is a log.
+    pub(crate) fn record(
+        &self,
+        head: &Head<'_>,
+        connection: &ConnectionInfo<'_>,
+    ) -> Option<AccessRecord> {
+        if hooks::has_access_logger() {
+            return Some(AccessRecord::Own(Instant::now()));
+        }
+        self.named.as_ref()?;
+        let generation = hooks::access_generation();
+        let line = self.head_lines.borrow_mut().line(head, connection, generation);
+        Some(AccessRecord::Line(line))
+    }
+
+    /// Logs a request that has been answered.
+    pub(crate) fn log(
+        &self,
+        environ: &Bound<'_, PyDict>,
+        record: &AccessRecord,
+        status: u16,
+        bytes: u64,
+    ) -> PyResult<()> {
+        let py = environ.py();
+        let second = LocalTime::second();
+        let target = self.target(py, second);
+        let has_own = hooks::has_access_logger();
+        match (record, &self.named, target) {
+            // It was taken back meanwhile.
+            (AccessRecord::Own(_), ..) if !has_own => Ok(()),
+            (AccessRecord::Own(began), _, None) => self.log_own(environ, *began, status, bytes),
+            (AccessRecord::Own(_), _, Some(_)) => self.gather_own(environ, second, status, bytes),
+            (AccessRecord::Line(line), Some(_), Some(_)) if !has_own => {
+                let time = self.time.at(py, second)?;
+                self.gather(py, |out| line.push(out, &time.text, status, bytes));
+                Ok(())
+            }
+            (AccessRecord::Line(line), Some(named), _) => {
+                let mut out = Vec::new();
+                line.push(&mut out, &self.time.at(py, second)?.text, status, bytes);
+                log_line(py, &named.info, &out)
+            }
+            (AccessRecord::Line(_), None, _) => Ok(()),
+        }
+    }
+
+    /// Logs a request that had no environ. A program's own logger, which is called with one, is not
+    /// told of it.
+    pub(crate) fn log_refused(&self, py: Python<'_>, refused: &Refused<'_>) -> PyResult<()> {
+        let has_own = hooks::has_access_logger();
+        if self.named.is_none() && !has_own {
+            return Ok(());
+        }
+        let second = LocalTime::second();
+        let (target, time) = (self.target(py, second), self.time.at(py, second)?);
+        if target.is_some() {
+            self.gather(py, |out| refused.push(out, &time.text));
+            return Ok(());
+        }
+        let Some(named) = self.named.as_ref().filter(|_| !has_own) else { return Ok(()) };
+        let mut out = Vec::new();
+        refused.push(&mut out, &time.text);
+        log_line(py, &named.info, &out)
+    }
+
+    /// Puts the line of a request whose logger would make it of the environ to the others.
+    fn gather_own(
+        &self,
+        environ: &Bound<'_, PyDict>,
+        second: u64,
+        status: u16,
+        bytes: u64,
+    ) -> PyResult<()> {
+        let py = environ.py();
+        let time = self.time.at(py, second)?;
+        // What the application has put into the environ may run code, and log other requests.
+        let mut line = Vec::with_capacity(192);
+        push_answered(environ, &mut line, &time.text, status, bytes)?;
+        self.gather(py, |out| out.extend_from_slice(&line));
+        Ok(())
+    }
+
+    /// Puts a line to the others.
+    fn gather(&self, py: Python<'_>, push: impl FnOnce(&mut Vec<u8>)) {
+        let mut writer = self.writer.borrow_mut();
+        if let Some(lines) = writer.begin() {
+            push(lines);
+            lines.push(b'\n');
+        }
+        let is_due = writer.is_due();
+        drop(writer);
+        if is_due {
+            self.flush(py);
+        }
+    }
+
+    fn log_own(
+        &self,
+        environ: &Bound<'_, PyDict>,
+        began: Instant,
+        status: u16,
+        bytes: u64,
+    ) -> PyResult<()> {
+        let py = environ.py();
+        let Some(access) = hooks::access_logger(py) else { return Ok(()) };
+        let milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        environ.set_item(intern!(py, "STATUS_CODE"), status)?;
+        environ.set_item(intern!(py, "SEND_BYTES"), bytes)?;
+        environ.set_item(intern!(py, "REQUEST_TIME"), milliseconds)?;
+        let time = self.time.at(py, LocalTime::second())?;
+        environ.set_item(intern!(py, "LOCAL_TIME"), text::utf_8(py, &time.text)?)?;
+        access.bind(py).call1((environ,)).map(drop)
+    }
+
+    /// When lines that could not be written are to be tried again.
+    pub(crate) fn retry_at(&self) -> Option<Instant> {
+        self.writer.borrow().retry_at()
+    }
+
+    /// Whether there is nothing to write or to tell.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let trouble = self.trouble.borrow();
+        self.writer.borrow().is_empty() && trouble.fault.is_none() && trouble.raised.is_empty()
+    }
+
+    /// Writes what has been gathered, as far as there is room.
+    pub(crate) fn flush(&self, py: Python<'_>) {
+        self.write(py, |writer, file| writer.flush(file, Instant::now()));
+    }
+
+    /// Writes it at the end of the server, which waits a moment for room.
+    pub(crate) fn flush_last(&self, py: Python<'_>) {
+        self.write(py, |writer, file| writer.flush_last(file, LAST_PATIENCE));
+    }
+
+    /// What has gone wrong since this was asked last.
+    pub(crate) fn take_trouble(&self) -> Trouble {
+        let mut writer = self.writer.borrow_mut();
+        let lost = if writer.is_empty() { writer.take_lost() } else { 0 };
+        Trouble { lost, ..self.trouble.take() }
+    }
+
+    fn write(
+        &self,
+        py: Python<'_>,
+        flush: impl FnOnce(&mut LineWriter, &LogFile) -> io::Result<()>,
+    ) {
+        if self.writer.borrow().is_empty() {
+            return;
+        }
+        if is_child() {
+            // They are the parent's.
+            self.writer.borrow_mut().take();
+            return;
+        }
+        let gathered_for = self.sink.borrow().target.clone();
+        if let Some(target) = self.usable(py, gathered_for.as_ref()) {
+            let flushed = flush(&mut self.writer.borrow_mut(), &target.file);
+            if let Err(fault) = flushed {
+                self.trouble.borrow_mut().fault = Some(fault);
+            }
+        } else if let Some(target) = gathered_for {
+            self.hand_over(py, &target.info);
+        }
+    }
+
+    /// The target, if all is as it was, or another that is the same logger's after a rotation.
+    fn usable(&self, py: Python<'_>, target: Option<&Rc<Target>>) -> Option<Rc<Target>> {
+        let target = target?;
+        if !self.heed(py, target.holds(py)).unwrap_or(false) {
+            return None;
+        }
+        let Some(reopen) = target.reopen.as_ref().filter(|_| target.file.has_moved()) else {
+            return Some(Rc::clone(target));
+        };
+        // What it raises it raises again for the logger, which knows what to do then.
+        self.heed(py, reopen.bind(py).call0());
+        self.sink.borrow_mut().looked_for = None;
+        self.target(py, LocalTime::second())
+    }
+
+    /// Gives the lines to the logger: something about it is not as it was.
+    fn hand_over(&self, py: Python<'_>, info: &Py<PyAny>) {
+        *self.sink.borrow_mut() = Sink::default();
+        let lines = self.writer.borrow_mut().take();
+        for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            if let Err(error) = log_line(py, info, line) {
+                self.trouble.borrow_mut().raised.push(error);
+            }
+        }
+    }
+
+    /// Where lines can be written now, if they can.
+    fn target(&self, py: Python<'_>, second: u64) -> Option<Rc<Target>> {
+        let at = (second, hooks::access_generation());
+        let looked_for = self.sink.borrow().looked_for;
+        if looked_for == Some(at) {
+            return self.sink.borrow().target.clone();
+        }
+        if looked_for.is_some_and(|(_, generation)| generation != at.1) {
+            // Those that there are are another logger's.
+            self.flush(py);
+        }
+        let found = self.heed(py, self.find(py)).flatten().map(Rc::new);
+        let replaced = {
+            let mut sink = self.sink.borrow_mut();
+            sink.looked_for = Some(at);
+            std::mem::replace(&mut sink.target, found.clone())
+        };
+        if let (None, Some(replaced)) = (&found, replaced) {
+            self.hand_over(py, &replaced.info);
+        }
+        found
+    }
+
+    /// Without what kept it from being had: then the logger will find that, too. But what is to end a
+    /// program, from a signal's handler, is kept.
+    fn heed<T>(&self, py: Python<'_>, outcome: PyResult<T>) -> Option<T> {
+        outcome
+            .map_err(|error| {
+                if is_exit(py, &error) {
+                    self.trouble.borrow_mut().raised.push(error);
+                }
+            })
+            .ok()
+    }
+
+    fn find(&self, py: Python<'_>) -> PyResult<Option<Target>> {
+        let direct = py.import(intern!(py, "meinheld._direct"))?;
+        let found = match (hooks::access_logger(py), &self.named) {
+            (Some(own), _) => direct.call_method1(intern!(py, "target_of_hook"), (own,))?,
+            (None, Some(named)) => {
+                direct.call_method1(intern!(py, "target_of"), (&named.logger,))?
+            }
+            (None, None) => return Ok(None),
+        };
+        if found.is_none() { Ok(None) } else { Target::of(&found).map(Some) }
+    }
+}
+
+impl Named {
+    fn find(py: Python<'_>) -> PyResult<Option<Named>> {
+        let logging = py.import("logging")?;
+        let logger = logging.call_method1("getLogger", ("meinheld.access",))?;
+        let info = logging.getattr("INFO")?;
+        let enabled = logger.call_method1("isEnabledFor", (info,))?.is_truthy()?
+            && logger.call_method0("hasHandlers")?.is_truthy()?;
+        if !enabled {
+            return Ok(None);
+        }
+        let info = logger.getattr("info")?.unbind();
+        Ok(Some(Named { logger: logger.unbind(), info }))
+    }
+}
+
+type Found = (
+    Py<PyAny>,
+    Py<PyAny>,
+    Py<PyAny>,
+    Option<Py<PyAny>>,
+    Option<PathBuf>,
+    Vec<(Py<PyAny>, Py<PyAny>, Py<PyAny>)>,
+);
+
+impl Target {
+    fn of(found: &Bound<'_, PyAny>) -> PyResult<Target> {
+        let py = found.py();
+        let (info, flush, fileno, reopen, path, watched): Found = found.extract()?;
+        let file = LogFile::new(fileno.bind(py).call0()?.extract()?, path)?;
+        Ok(Target { info, flush, fileno, reopen, watched, file })
+    }
+
+    /// Whether all is as it was; what others have put into the stream is written before.
+    fn holds(&self, py: Python<'_>) -> PyResult<bool> {
+        for (owner, name, value) in &self.watched {
+            let found = owner.bind(py).getattr(name.bind(py).cast()?)?;
+            if !found.is(value) && !found.eq(value)? {
+                return Ok(false);
+            }
+        }
+        self.flush.bind(py).call0()?;
+        Ok(self.fileno.bind(py).call0()?.extract::<i32>()? == self.file.fd())
+    }
+}
+
+fn log_line(py: Python<'_>, info: &Py<PyAny>, line: &[u8]) -> PyResult<()> {
+    let line = text::utf_8(py, &String::from_utf8_lossy(line))?;
+    info.bind(py).call1((intern!(py, "%s"), line)).map(drop)
+}
+
+/// The local time as the combined format has it, made once a second.
+struct LocalTime {
+    strftime: Py<PyAny>,
+    shown: RefCell<Rc<Shown>>,
+}
+
+struct Shown {
+    second: u64,
+    text: String,
+}
+
+impl LocalTime {
+    fn new(py: Python<'_>) -> PyResult<LocalTime> {
+        let strftime = py.import("time")?.getattr("strftime")?.unbind();
+        let none = Shown { second: 0, text: String::new() };
+        Ok(LocalTime { strftime, shown: RefCell::new(Rc::new(none)) })
+    }
+
+    /// The Unix time.
+    fn second() -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+    }
+
+    fn at(&self, py: Python<'_>, second: u64) -> PyResult<Rc<Shown>> {
+        if self.shown.borrow().second != second {
+            let text = self.strftime.bind(py).call1(("%d/%b/%Y:%H:%M:%S %z",))?.to_string();
+            *self.shown.borrow_mut() = Rc::new(Shown { second, text });
+        }
+        Ok(Rc::clone(&self.shown.borrow()))
+    }
+}
