@@ -7,21 +7,24 @@
 #ifndef MEINHELD_TSTATE_SAVED_H
 #define MEINHELD_TSTATE_SAVED_H
 
-/* The fields that are exchanged on every CPython, as X(type, name). */
+/*
+ * The fields that are exchanged on every CPython, as X(type, name). In the order in which they lie in
+ * the thread state: neighbours are moved together.
+ */
 #define ALWAYS_EXCHANGED(X)                 \
-    X(PyObject *, context)                  \
+    X(int, recursion_headroom)              \
+    X(int, tracing)                         \
     X(_PyErr_StackItem *, exc_info)         \
+    X(PyObject *, dict)                     \
+    X(PyObject *, async_gen_firstiter)      \
+    X(PyObject *, async_gen_finalizer)      \
+    X(PyObject *, context)                  \
+    X(uint64_t, id)                         \
     X(_PyStackChunk *, datastack_chunk)     \
     X(PyObject **, datastack_top)           \
     X(PyObject **, datastack_limit)         \
-    X(int, recursion_headroom)              \
     X(int, gilstate_counter)                \
-    X(int, tracing)                         \
-    X(int, coroutine_origin_tracking_depth) \
-    X(PyObject *, dict)                     \
-    X(uint64_t, id)                         \
-    X(PyObject *, async_gen_firstiter)      \
-    X(PyObject *, async_gen_finalizer)
+    X(int, coroutine_origin_tracking_depth)
 
 struct meinheld_tstate {
 #define MEMBER(type, name) type name;

@@ -121,17 +121,9 @@ meinheld_tstate_new(PyThreadState *ts, uintptr_t low, uintptr_t high, void *rese
     return own;
 }
 
-static void
-exchange_depth(PyThreadState *ts, struct meinheld_tstate *own)
-{
-    /* As a depth, because sys.setrecursionlimit moves the limit under what is parked. */
-    int depth = ts->DEPTH_LIMIT - ts->DEPTH_REMAINING;
-    ts->DEPTH_REMAINING = ts->DEPTH_LIMIT - own->depth;
-    own->depth = depth;
-}
-
-void
-meinheld_tstate_exchange(PyThreadState *ts, struct meinheld_tstate *own)
+/* What is a plain field. The two lie apart, of which the compiler is told here. */
+static inline void
+exchange_fields(PyThreadState *restrict ts, struct meinheld_tstate *restrict own)
 {
 #define EXCHANGE(type, name)     \
     {                            \
@@ -142,7 +134,16 @@ meinheld_tstate_exchange(PyThreadState *ts, struct meinheld_tstate *own)
     ALWAYS_EXCHANGED(EXCHANGE)
     VERSION_FIELDS(EXCHANGE)
 #undef EXCHANGE
-    exchange_depth(ts, own);
+    /* As a depth, because sys.setrecursionlimit moves the limit under what is parked. */
+    int depth = ts->DEPTH_LIMIT - ts->DEPTH_REMAINING;
+    ts->DEPTH_REMAINING = ts->DEPTH_LIMIT - own->depth;
+    own->depth = depth;
+}
+
+void
+meinheld_tstate_exchange(PyThreadState *ts, struct meinheld_tstate *own)
+{
+    exchange_fields(ts, own);
     /* A ContextVar trusts its cached value for as long as this number stands. */
     ts->context_ver++;
     version_exchange(ts, own);

@@ -27,17 +27,26 @@ is_dead_local(PyObject *value)
     return type == dummy_type && *(PyObject **)((char *)value + type->tp_weaklistoffset) == NULL;
 }
 
-/* Takes the entries of dead locals out of a thread's dict; runs no Python code. */
-static void
-forget_dead_locals(PyObject *dict)
+/* Apart from what is done at each switch, which most often finds no dict. */
+static __attribute__((noinline)) void
+sweep_dead_locals(PyObject *dict)
 {
     PyObject *key, *value;
     Py_ssize_t position = 0;
-    while (dict != NULL && PyDict_Next(dict, &position, &key, &value)) {
+    while (PyDict_Next(dict, &position, &key, &value)) {
         if (is_dead_local(value)) {
             PyDict_DelItem(dict, key);
             position = 0;
         }
+    }
+}
+
+/* Takes the entries of dead locals out of a thread's dict; runs no Python code. */
+static void
+forget_dead_locals(PyObject *dict)
+{
+    if (dict != NULL) {
+        sweep_dead_locals(dict);
     }
 }
 
