@@ -22,8 +22,6 @@ import workloads
 from comparison import Comparison
 from servers import KINDS, Kind
 
-HERE = Path(__file__).resolve().parent
-
 
 def machine() -> str:
     """Where and when."""
@@ -43,9 +41,9 @@ def parse(words: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="benches/compare", description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3, help="of all servers in turn (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=1, help="for each load (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=0.7, help="for each load (%(default)s)")
     parser.add_argument(
-        "--minutes", type=float, default=15, help="no round begins that would not end in time (%(default)s)"
+        "--minutes", type=float, default=13, help="no round begins that would not end in time (%(default)s)"
     )
     parser.add_argument("--only", metavar="TEXT", help="workloads named like this, and nothing else")
     parser.add_argument("--servers", default="", metavar="A,B", help="these servers only")
@@ -73,6 +71,8 @@ def compare(options: argparse.Namespace, kinds: list[Kind]) -> Comparison:
             each = (time.monotonic() - comparison.begun) / comparison.rounds
             if (comparison.rounds + 1) * each > options.minutes * 60:
                 break
+    except KeyboardInterrupt:
+        print("interrupted: what has been measured is told", file=sys.stderr)
     finally:
         comparison.generator.close()
     return comparison
@@ -95,8 +95,7 @@ def main(words: list[str]) -> int:
         file.flush()
         os.environ["COMPARE_FILE"] = file.name
         comparison = compare(options, kinds)
-    extra = report.ours(HERE.parent / "spawned.py") if options.whole else []
-    text = report.markdown(machine(), comparison, missing, extra)
+    text = report.markdown(machine(), comparison, missing)
     print(text)
     if options.markdown is not None:
         options.markdown.write_text(text + "\n")

@@ -58,7 +58,8 @@ class Comparison:
                 self.park(kind, count)
         if self.rounds == 0:
             for kind in self.parking if self.options.crowd else []:
-                if not any(cells[kind.name].refusal for cells in self.wakes.rows.values()):
+                cells = [row.get(kind.name) for row in self.wakes.rows.values()]
+                if not any(cell.refusal for cell in cells if cell):
                     self.park(kind, self.options.crowd)
         self.rounds += 1
 

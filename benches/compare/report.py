@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import startup
 from comparison import OURS, Comparison
+from servers import Kind
+from table import Table
 from workloads import LOGGED, WORKLOADS
 
+BENCHES = Path(__file__).resolve().parents[1]
 SPAWNED_SECONDS = 120
+# Servers that are one process, so that valgrind counts for them, and what is counted.
+COUNTED = (OURS, "bjoern", "fastwsgi", "freastal")
+SCENARIOS = ("w1", "w4", "w4-varying", "close")
+COUNT_SECONDS = 120
+COUNT = re.compile(r" *([0-9,]+)  (.*) \[.*\]$")
 
 
-def markdown(machine: str, comparison: Comparison, missing: list[str], extra: list[str]) -> str:
+def markdown(machine: str, comparison: Comparison, missing: list[str]) -> str:
     """Everything, in Markdown."""
     kinds = comparison.kinds
     rounds, seconds = comparison.rounds, comparison.options.seconds
@@ -24,11 +34,15 @@ def markdown(machine: str, comparison: Comparison, missing: list[str], extra: li
     lines += [f"{kind.remark}." for kind in kinds if kind.remark]
     if missing:
         lines += [f"Not installed here, and not measured: {', '.join(missing)}."]
-    for table in comparison.tables():
+    tables, extra = comparison.tables(), access_log(comparison)
+    if comparison.options.whole:
+        count = Table("", [], "") if comparison.counts else counted(kinds)
+        tables += [count] if count.rows else []
+        extra += ours() if any(kind.name == OURS for kind in kinds) else []
+    for table in tables:
         lines += ["", table.markdown(OURS)]
     if any(cell.aside for row in comparison.rates.rows.values() for cell in row.values()):
         lines += ["", "\\* holds the first piece back until more is there, so that it is not compared with."]
-    extra = [*access_log(comparison), *extra]
     return "\n".join([*lines, *([""] if extra else []), *extra])
 
 
@@ -43,8 +57,25 @@ def access_log(comparison: Comparison) -> list[str]:
     return [f"- With its access log on, {OURS} answers {part:.0%} less requests a second."]
 
 
-def ours(spawned: Path) -> list[str]:
+def counted(kinds: list[Kind]) -> Table:
+    """What valgrind counts of some servers; empty if it is not there."""
+    names = [kind.name for kind in kinds if kind.name in COUNTED]
+    table = Table("Instructions in user mode, by callgrind", names, "a request", rising=False)
+    for name in names if shutil.which("valgrind") else []:
+        command = [sys.executable, str(BENCHES / "instructions"), "--server", name, *SCENARIOS]
+        try:
+            told = subprocess.run(command, capture_output=True, text=True, timeout=COUNT_SECONDS, check=False)
+        except subprocess.TimeoutExpired:
+            continue
+        for line in told.stdout.splitlines():
+            if found := COUNT.match(line):
+                table.cell(found[2], name).values.append(float(found[1].replace(",", "")))
+    return table
+
+
+def ours() -> list[str]:
     """What is measured of meinheld alone."""
+    spawned = BENCHES / "spawned.py"
     told = subprocess.run(
         [sys.executable, str(spawned)], capture_output=True, text=True, timeout=SPAWNED_SECONDS, check=False
     )

@@ -4,7 +4,7 @@ Each scenario has a server of its own under callgrind. After a warm-up, n rounds
 difference, by 2n rounds, is what a request costs, whatever start-up or the counting itself costs. Instructions
 of the kernel are not among them. The figures repeat within a per cent on one machine.
 
-    python benches/instructions [--profile N] [--check] [SCENARIO …]
+    python benches/instructions [--profile N] [--check] [--server NAME] [SCENARIO …]
 
 With --check the figures are held against ceilings.toml, and only the scenarios in there are counted.
 """
@@ -28,19 +28,20 @@ from scenarios import SCENARIOS, Address, Connection, Scenario, hold
 HERE = Path(__file__).resolve().parent
 START_SECONDS = 60
 WARM_UP_ROUNDS = 20
+SERVERS = ("meinheld", "bjoern", "fastwsgi", "freastal")
 
 
 class Counted:
     """A server under callgrind; as a context manager it ends with the block."""
 
-    def __init__(self, scenario: Scenario, directory: Path) -> None:
+    def __init__(self, server: str, scenario: Scenario, directory: Path) -> None:
         """Start it."""
         self._output = directory / "callgrind"
         log = str(directory / "access.log") if scenario.access_log else "off"
         self._process = subprocess.Popen(
             [
                 *("valgrind", "--tool=callgrind", f"--callgrind-out-file={self._output}"),
-                *(sys.executable, str(HERE / "app.py"), scenario.application, log),
+                *(sys.executable, str(HERE / "app.py"), server, scenario.application, log),
             ],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -54,7 +55,16 @@ class Counted:
         line = self._process.stdout.readline()
         if not line:
             raise SystemExit(f"the server did not start: {' '.join(map(str, self._process.args))}")
-        return ("127.0.0.1", int(line))
+        address = ("127.0.0.1", int(line))
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                Connection(address).close()
+                return address
+            except ConnectionRefusedError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
 
     def costs(self) -> Counter[str]:
         """What was spent on each function since the last time, or since the start."""
@@ -79,10 +89,10 @@ class Counted:
         self._process.wait()
 
 
-def count(scenario: Scenario) -> Counter[str]:
+def count(server_name: str, scenario: Scenario) -> Counter[str]:
     """The instructions that each function spends on a request, in thousandths."""
     with tempfile.TemporaryDirectory(prefix="instructions-") as directory:
-        with Counted(scenario, Path(directory)) as server:
+        with Counted(server_name, scenario, Path(directory)) as server:
             address = server.address()
             held = hold(address, scenario.parked)
             connections = [Connection(address) for _ in range(scenario.connections)]
@@ -109,6 +119,7 @@ def main() -> None:
     """Count what the command line names, or everything."""
     parser = argparse.ArgumentParser(prog="benches/instructions", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--profile", type=int, default=0, metavar="N", help="list the N dearest functions, too")
+    parser.add_argument("--server", default="meinheld", choices=SERVERS, help="one that is installed (%(default)s)")
     parser.add_argument("--check", action="store_true", help="fail if a ceiling is exceeded")
     parser.add_argument("scenario", nargs="*", help=", ".join(SCENARIOS))
     options = parser.parse_args()
@@ -122,7 +133,7 @@ def main() -> None:
     print(f"{'user instructions':>18}  per request")
     exceeded = []
     for name in options.scenario or limits or SCENARIOS:
-        costs = count(SCENARIOS[name])
+        costs = count(options.server, SCENARIOS[name])
         total = costs.total() / 1000
         print(f"{total:18,.0f}  {SCENARIOS[name].title} [{name}]", flush=True)
         for function, cost in costs.most_common(options.profile):

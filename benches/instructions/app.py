@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
+import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from meinheld import server
-from meinheld.middleware import CONTINUATION_KEY, SpawnMiddleware
+CONTINUATION_KEY = "meinheld.continuation"
 
 Environ = dict[str, Any]
 
@@ -84,8 +85,10 @@ def routed(environ: Environ, start_response: Callable[..., Any]) -> Iterable[byt
     return ROUTES[environ["PATH_INFO"]](environ, start_response)
 
 
-if __name__ == "__main__":
-    choice, log = sys.argv[1:]
+def serve_meinheld(application: Callable[..., Iterable[bytes]], log: str) -> None:
+    from meinheld import server
+    from meinheld.middleware import SpawnMiddleware
+
     if log != "off":
         access = logging.getLogger("meinheld.access")
         access.setLevel(logging.INFO)
@@ -93,4 +96,27 @@ if __name__ == "__main__":
         access.addHandler(logging.FileHandler(log))
     server.listen(("127.0.0.1", 0))
     print(server.addresses()[0][1], flush=True)
-    server.run(SpawnMiddleware(hello if choice == "hello" else routed))
+    server.run(SpawnMiddleware(application))
+
+
+def serve_other(name: str, application: Callable[..., Iterable[bytes]]) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = importlib.import_module(name)
+    print(port, flush=True)
+    if name == "bjoern":
+        server.run(application, "127.0.0.1", port)
+    elif name == "fastwsgi":
+        server.run(wsgi_app=application, host="127.0.0.1", port=port)
+    elif name == "freastal":
+        server.serve(application, host="127.0.0.1", port=port)
+
+
+if __name__ == "__main__":
+    server, choice, log = sys.argv[1:]
+    application = hello if choice == "hello" else routed
+    if server == "meinheld":
+        serve_meinheld(application, log)
+    else:
+        serve_other(server, application)
