@@ -147,16 +147,28 @@ fn a_handler_is_told_of_a_body_that_is_cut_off() {
 }
 
 #[test]
-fn a_collected_body_that_is_cut_off_begins_no_request() {
+fn a_collected_body_that_is_cut_off_is_refused_per_rfc_9112_section_8() {
     let server = serve(Config::default(), |_, _| panic!("no request was complete"));
     for request in [LENGTH, CHUNKED] {
         let mut client = server.connect();
         client.send(&request[..request.len() - 1]);
         client.end_output();
+        assert_eq!(client.response().status, 400);
         client.expect_end();
     }
     server.settle_empty();
-    assert!(server.reports.lock().unwrap().is_empty());
+    let reports = server.reports.lock().unwrap();
+    let said = "with 400: the connection ended before the body did";
+    assert!(
+        reports.len() == 2 && reports.iter().all(|report| report.contains(said)),
+        "{reports:?}"
+    );
+    drop(reports);
+    // A client that is gone altogether is told, too, and leaves nothing.
+    for _ in 0..100 {
+        server.connect().send(&LENGTH[..LENGTH.len() - 1]);
+    }
+    server.settle_empty();
 }
 
 #[test]

@@ -392,11 +392,20 @@ impl<S: Service> Driver<S> {
         let step = match received {
             Ok(Received::Some | Received::Drained) => self.collect_from(id, &mut input),
             Ok(Received::Nothing) => self.watch(id),
-            Ok(Received::End) => self.close(id, CloseReason::PeerClosed),
+            Ok(Received::End) => self.cut_off(id),
             Err(_) => self.close(id, CloseReason::SocketError),
         };
         self.shared.buffers.borrow_mut().shrink(input);
         step
+    }
+
+    /// Refuses a request whose client has ended before its body has (RFC 9112 section 8).
+    fn cut_off(&self, id: ConnectionId) -> Step {
+        if let Some(Some(collection)) = self.shared.with(id, Connection::take_collection) {
+            let (kind, head) = (collection.kind, &collection.head);
+            self.refuse(id, 400, kind, head, &"the connection ended before the body did");
+        }
+        Step::Again
     }
 
     fn collect_from(self: &Rc<Self>, id: ConnectionId, input: &mut Input) -> Step {

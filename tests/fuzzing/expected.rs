@@ -296,11 +296,16 @@ fn next(wire: &[u8], all: &mut Vec<Expected>) -> Option<usize> {
     match take_body(head.framing(), &wire[head_bytes..], &mut request) {
         Ok(used) => {
             let whole = request.whole;
-            // A request whose body is collected begins when it is whole.
+            // A request whose body is collected begins when it is whole, and is refused if that cannot be
+            // any more (RFC 9112 section 8).
             if whole || request.streamed {
                 all.push(Expected::Request(request));
-            } else if request.expects_continue {
-                all.push(Expected::Continue);
+            } else {
+                if request.expects_continue {
+                    all.push(Expected::Continue);
+                }
+                let method = request.method;
+                all.push(Expected::Refusal { status: 400, method, certain: true });
             }
             whole.then_some(head_bytes + used)
         }

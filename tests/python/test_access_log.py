@@ -6,6 +6,7 @@ import http.client
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -493,3 +494,16 @@ def test_the_server_writes_the_lines_of_what_it_sets_up_itself(tmp_path: Path) -
         (tmp_path / name).mkdir()
         with running_lab(tmp_path / name, source, **options) as lab:
             assert lab.server.get() == (200, expected), name
+
+
+def test_a_body_that_is_cut_off_has_its_line(tmp_path: Path) -> None:
+    """Its client has ended its side, and is told."""
+    with both(tmp_path, APP, access_log="log") as labs:
+        for lab in labs:
+            with lab.connect() as wire:
+                wire.send(get("/cut-off", "Content-Length: 10\r\n", "POST") + b"half!")
+                wire.socket.shutdown(socket.SHUT_WR)
+                response = wire.response()
+                assert (response.status, response["Connection"]) == (400, "close")
+                assert wire.closed()
+            assert lines(lab, 1) == ['127.0.0.1 - - [*] "POST /cut-off HTTP/1.1" 400 16 "-" "-"']
