@@ -17,8 +17,8 @@ use crate::config::ChunkedBodies;
 use crate::connection::{CloseReason, Collection, Connection, ConnectionId, Phase};
 use crate::exchange::{Expectation, RequestBody};
 use crate::http::{
-    BodyError, CONTINUE, Changes, Decoder, Followed, Framing, HeadIndex, Parsed, RequestFacts,
-    RequestKind, may_complete,
+    BodyError, CONTINUE, Changes, Decoder, Followed, Framing, Parsed, RequestFacts, RequestKind,
+    may_complete,
 };
 use crate::input::Input;
 use crate::receiving::Received;
@@ -42,9 +42,7 @@ pub(crate) struct Driver<S: Service> {
     pub(crate) scheduler: Scheduler,
     /// The reports of requests that there is no coroutine for.
     pub(crate) overloads: Seldom,
-    /// The head that was parsed last.
-    pub(crate) index: RefCell<HeadIndex>,
-    /// The heads that came before it.
+    /// The head at hand, and those that came before it.
     pub(crate) repeats: RefCell<Repeats>,
     /// The request that is to begin now, on its way into its coroutine.
     pub(crate) incoming: Cell<Option<(ConnectionId, Incoming)>>,
@@ -113,7 +111,6 @@ impl<S: Service> Driver<S> {
                 service,
                 scheduler,
                 overloads: Seldom::default(),
-                index: RefCell::new(HeadIndex::new()),
                 repeats: RefCell::new(Repeats::new()),
                 incoming: Cell::new(None),
                 serving: Rc::new(serve),
@@ -243,20 +240,18 @@ impl<S: Service> Driver<S> {
         if fresh.is_empty() || !worthwhile {
             return Sought::Incomplete(input, scanned);
         }
-        let recalled =
-            self.repeats.borrow_mut().recall(id, unread, limits, &mut self.index.borrow_mut());
+        let recalled = self.repeats.borrow_mut().recall(id, unread, limits);
         if let Some(Followed { head_bytes, changes }) = recalled {
             self.accept_head(id, input, head_bytes, Some(changes));
             return Sought::Handled;
         }
-        let parsed = self.index.borrow_mut().parse(unread, limits);
+        let parsed = self.repeats.borrow_mut().parse(id, unread, limits);
         match parsed {
             Ok(Parsed::Incomplete) => {
                 let scanned = unread.len();
                 Sought::Incomplete(input, scanned)
             }
             Ok(Parsed::Complete { head_bytes }) => {
-                self.repeats.borrow_mut().keep(id, &unread[..head_bytes], &self.index.borrow());
                 self.accept_head(id, input, head_bytes, None);
                 Sought::Handled
             }
@@ -292,8 +287,8 @@ impl<S: Service> Driver<S> {
         changes: Option<Changes>,
     ) {
         let (facts, framing, expectation) = {
-            let index = self.index.borrow();
-            let head = index.view(input.unread());
+            let repeats = self.repeats.borrow();
+            let head = repeats.index().view(input.unread());
             let expects = head.expects_continue();
             let expectation = if expects { Expectation::Waiting } else { Expectation::None };
             (RequestFacts::of(&head), head.framing(), expectation)
@@ -435,9 +430,9 @@ impl<S: Service> Driver<S> {
         let taken = self.shared.with(id, Connection::take_collection);
         let Some(Some(mut collection)) = taken else { return Step::Wait };
         let head = std::mem::take(&mut collection.head);
-        let parsed = self.index.borrow_mut().parse(&head, &self.shared.config.head);
+        let parsed = self.repeats.borrow_mut().parse_apart(&head, &self.shared.config.head);
         debug_assert!(matches!(parsed, Ok(Parsed::Complete { .. })), "it was complete before");
-        let facts = RequestFacts::of(&self.index.borrow().view(&head));
+        let facts = RequestFacts::of(&self.repeats.borrow().index().view(&head));
         let (consume, changes) = (head.len(), collection.changes);
         let body = collection.into_body();
         let expectation = Expectation::None;

@@ -7,7 +7,7 @@
 //! so that connections of one request pay nothing. Not here: parsing.
 
 use crate::connection::ConnectionId;
-use crate::http::{Changes, Followed, HeadIndex, HeadLimits};
+use crate::http::{Changes, Followed, HeadError, HeadIndex, HeadLimits, Parsed};
 
 /// How many connections are remembered.
 const SLOTS: usize = 512;
@@ -15,10 +15,13 @@ const SLOTS: usize = 512;
 /// A longer head is not kept, in bytes.
 const HEAD_BYTES_MAX: usize = 2 * 1024;
 
-/// The last heads of some connections.
+/// The last heads of some connections, and the index of the head at hand.
 #[derive(Debug)]
 pub(crate) struct Repeats {
     slots: Vec<Slot>,
+    /// The slot that has the index of the head at hand; `None` if that is `apart`.
+    at_hand: Option<usize>,
+    apart: HeadIndex,
 }
 
 #[derive(Debug, Default)]
@@ -31,52 +34,77 @@ struct Slot {
 
 impl Repeats {
     pub(crate) fn new() -> Repeats {
-        Repeats { slots: (0..SLOTS).map(|_| Slot::default()).collect() }
+        let slots = (0..SLOTS).map(|_| Slot::default()).collect();
+        Repeats { slots, at_hand: None, apart: HeadIndex::new() }
+    }
+
+    /// The index of the head at hand: the last that was recalled, or that was parsed and complete.
+    pub(crate) fn index(&self) -> &HeadIndex {
+        self.at_hand.map_or(&self.apart, |slot| &self.slots[slot].index)
     }
 
     /// If `unread` begins with the last head of this connection, or with one that can be told by it: how
-    /// it differs, with `index` made that of it. It is the last head from then on.
+    /// it differs. It is the head at hand, and the last one, from then on.
     pub(crate) fn recall(
         &mut self,
         id: ConnectionId,
         unread: &[u8],
         limits: &HeadLimits,
-        index: &mut HeadIndex,
     ) -> Option<Followed> {
-        let slot = &mut self.slots[id.slot() % SLOTS];
+        let number = id.slot() % SLOTS;
+        let slot = &mut self.slots[number];
         if slot.owner != Some(id) || slot.head.is_empty() {
             return None;
         }
-        index.copy_from(&slot.index);
-        let head_bytes = slot.head.len();
         if unread.starts_with(&slot.head) {
-            return Some(Followed { head_bytes, changes: Changes::default() });
+            self.at_hand = Some(number);
+            return Some(Followed { head_bytes: slot.head.len(), changes: Changes::default() });
         }
         let short = &unread[..unread.len().min(HEAD_BYTES_MAX)];
-        let followed = index.follow(&slot.head, short, limits)?;
-        slot.keep(&unread[..followed.head_bytes], index);
+        self.apart.copy_from(&slot.index);
+        let followed = self.apart.follow(&slot.head, short, limits)?;
+        self.keep(number, &unread[..followed.head_bytes]);
         Some(followed)
     }
 
-    /// Keeps a head that was parsed.
-    pub(crate) fn keep(&mut self, id: ConnectionId, head: &[u8], index: &HeadIndex) {
-        let slot = &mut self.slots[id.slot() % SLOTS];
-        if slot.owner == Some(id) {
-            slot.keep(head, index);
-        } else {
-            slot.owner = Some(id);
-            slot.head.clear();
+    /// Parses, as [`HeadIndex::parse`] does, and keeps a complete head from a connection's second one on.
+    pub(crate) fn parse(
+        &mut self,
+        id: ConnectionId,
+        unread: &[u8],
+        limits: &HeadLimits,
+    ) -> Result<Parsed, HeadError> {
+        let parsed = self.parse_apart(unread, limits);
+        if let Ok(Parsed::Complete { head_bytes }) = parsed {
+            let number = id.slot() % SLOTS;
+            let slot = &mut self.slots[number];
+            if slot.owner == Some(id) && head_bytes <= HEAD_BYTES_MAX {
+                self.keep(number, &unread[..head_bytes]);
+            } else {
+                slot.owner = Some(id);
+                slot.head.clear();
+            }
         }
+        parsed
     }
-}
 
-impl Slot {
-    fn keep(&mut self, head: &[u8], index: &HeadIndex) {
-        self.head.clear();
-        if head.len() <= HEAD_BYTES_MAX {
-            self.head.extend_from_slice(head);
-            self.index.copy_from(index);
-        }
+    /// Parses a head that is kept elsewhere.
+    pub(crate) fn parse_apart(
+        &mut self,
+        head: &[u8],
+        limits: &HeadLimits,
+    ) -> Result<Parsed, HeadError> {
+        self.at_hand = None;
+        self.apart.parse(head, limits)
+    }
+
+    /// Keeps the head that `apart` is the index of.
+    fn keep(&mut self, number: usize, head: &[u8]) {
+        let slot = &mut self.slots[number];
+        slot.head.clear();
+        slot.head.extend_from_slice(head);
+        std::mem::swap(&mut slot.index, &mut self.apart);
+        self.at_hand = Some(number);
     }
 }
 
@@ -84,7 +112,6 @@ impl Slot {
 mod tests {
     use super::*;
     use crate::connection::{Connection, Connections};
-    use crate::http::{HeadLimits, Parsed};
     use std::os::fd::OwnedFd;
     use std::path::PathBuf;
     use std::sync::Arc;
@@ -99,61 +126,55 @@ mod tests {
         })
     }
 
-    fn parsed(head: &[u8]) -> HeadIndex {
-        let mut index = HeadIndex::new();
+    fn parse(repeats: &mut Repeats, id: ConnectionId, head: &[u8]) {
         let complete = Parsed::Complete { head_bytes: head.len() };
-        assert_eq!(index.parse(head, &HeadLimits::default()), Ok(complete));
-        index
+        assert_eq!(repeats.parse(id, head, &HeadLimits::default()), Ok(complete));
+        assert_eq!(repeats.index().view(head).header("host"), Some(&b"a"[..]));
     }
 
     /// What is recalled on a connection: how long the head is, and how it differs.
-    fn recall(
-        repeats: &mut Repeats,
-        id: ConnectionId,
-        unread: &[u8],
-        index: &mut HeadIndex,
-    ) -> Option<(usize, Changes)> {
-        let followed = repeats.recall(id, unread, &HeadLimits::default(), index);
+    fn recall(repeats: &mut Repeats, id: ConnectionId, unread: &[u8]) -> Option<(usize, Changes)> {
+        let followed = repeats.recall(id, unread, &HeadLimits::default());
         followed.map(|followed| (followed.head_bytes, followed.changes))
     }
 
     #[test]
     fn the_same_lines_on_the_same_connection_are_known_from_the_third_time_on() {
         let [one, other] = ids(&mut Connections::default());
-        let (mut repeats, mut index) = (Repeats::new(), HeadIndex::new());
+        let mut repeats = Repeats::new();
         let head = b"GET /a HTTP/1.1\r\nHost: a\r\nX: b\r\n\r\n";
-        repeats.keep(one, head, &parsed(head));
-        assert_eq!(recall(&mut repeats, one, head, &mut index), None, "it may be the only one");
-        repeats.keep(one, head, &parsed(head));
+        parse(&mut repeats, one, head);
+        assert_eq!(recall(&mut repeats, one, head), None, "it may be the only one");
+        parse(&mut repeats, one, head);
         let more = [&head[..], b"GET"].concat();
         let same = Some((head.len(), Changes::default()));
-        assert_eq!(recall(&mut repeats, one, &more, &mut index), same);
-        let view = index.view(&more);
+        assert_eq!(recall(&mut repeats, one, &more), same);
+        let view = repeats.index().view(&more);
         assert_eq!((view.target().path(), view.header("x")), (&b"/a"[..], Some(&b"b"[..])));
-        assert_eq!(recall(&mut repeats, other, head, &mut index), None, "nobody else's past");
-        assert_eq!(recall(&mut repeats, one, &head[..20], &mut index), None);
-        assert_eq!(recall(&mut repeats, one, head, &mut index), same, "what was incomplete comes");
+        assert_eq!(recall(&mut repeats, other, head), None, "nobody else's past");
+        assert_eq!(recall(&mut repeats, one, &head[..20]), None);
+        assert_eq!(recall(&mut repeats, one, head), same, "what was incomplete comes");
         let next = b"GET /bc HTTP/1.1\r\nHost: a\r\nX: d\r\n\r\n";
-        let (head_bytes, changes) = recall(&mut repeats, one, next, &mut index).unwrap();
+        let (head_bytes, changes) = recall(&mut repeats, one, next).unwrap();
         assert_eq!((head_bytes, changes.target()), (next.len(), true));
         assert_eq!(changes.values().collect::<Vec<_>>(), [1]);
-        let view = index.view(next);
+        let view = repeats.index().view(next);
         assert_eq!((view.target().path(), view.header("x")), (&b"/bc"[..], Some(&b"d"[..])));
         let same = Some((next.len(), Changes::default()));
-        assert_eq!(recall(&mut repeats, one, next, &mut index), same, "it is the last one now");
+        assert_eq!(recall(&mut repeats, one, next), same, "it is the last one now");
     }
 
     #[test]
     fn a_slot_belongs_to_the_last_who_came() {
         let all: [ConnectionId; SLOTS + 1] = ids(&mut Connections::default());
         let [first, .., last] = all;
-        let (mut repeats, mut index) = (Repeats::new(), HeadIndex::new());
+        let mut repeats = Repeats::new();
         let head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
-        repeats.keep(first, head, &parsed(head));
-        repeats.keep(first, head, &parsed(head));
-        repeats.keep(last, head, &parsed(head));
-        assert_eq!(recall(&mut repeats, first, head, &mut index), None);
-        repeats.keep(first, head, &parsed(head));
-        assert_eq!(recall(&mut repeats, first, head, &mut index), None);
+        parse(&mut repeats, first, head);
+        parse(&mut repeats, first, head);
+        parse(&mut repeats, last, head);
+        assert_eq!(recall(&mut repeats, first, head), None);
+        parse(&mut repeats, first, head);
+        assert_eq!(recall(&mut repeats, first, head), None);
     }
 }

@@ -122,8 +122,8 @@ impl<S: Service> Driver<S> {
         connection: &ConnectionInfo<'_>,
     ) -> S::Request {
         let request = self.scheduler.without_parking(|| {
-            let index = self.index.borrow();
-            let head = index.view(bytes.unread());
+            let repeats = self.repeats.borrow();
+            let head = repeats.index().view(bytes.unread());
             self.scheduler.describe_running(&[head.method_and_target()]);
             self.service.accept(&head, connection)
         });

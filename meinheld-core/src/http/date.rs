@@ -39,6 +39,11 @@ impl DateCache {
         }
     }
 
+    /// The second that it holds.
+    pub(super) fn unix_seconds(&self) -> u64 {
+        self.unix_seconds
+    }
+
     /// The IMF-fixdate, 29 bytes, such as `Sun, 06 Nov 1994 08:49:37 GMT`.
     pub fn value(&self) -> &[u8] {
         &self.line[VALUE]

@@ -18,6 +18,8 @@ pub use builder::ResponseBuilder;
 pub use canned::{CONTINUE, early_hints, error_response};
 pub use error::ResponseError;
 
+use std::sync::Arc;
+
 use super::date::DateCache;
 use super::head::{Head, RequestKind, Version};
 
@@ -80,7 +82,7 @@ pub struct BodyPlan {
 /// The Server header of every response that brings none of its own.
 #[derive(Clone, Debug)]
 pub struct ServerName {
-    line: Box<[u8]>,
+    line: Arc<[u8]>,
 }
 
 impl ServerName {

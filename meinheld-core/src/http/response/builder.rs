@@ -1,5 +1,8 @@
 //! Encodes the head of one response: what the application says, checked, and what the server adds.
 
+use std::cell::RefCell;
+use std::sync::Arc;
+
 use super::super::encoding::push_decimal;
 use super::super::grammar::{is_field_value, parse_decimal};
 use super::super::head::{RequestKind, Version};
@@ -27,6 +30,26 @@ pub struct ResponseBuilder {
     has_server: bool,
     has_upgrade: bool,
     closes: bool,
+    /// How it was finished last.
+    finished: RefCell<Finished>,
+}
+
+/// A head as [`ResponseBuilder::finish`] has encoded it for `occasion`.
+#[derive(Debug, Default)]
+struct Finished {
+    occasion: Option<Occasion>,
+    /// Empty until an occasion comes a second time: most of what is encoded once never comes again.
+    head: Vec<u8>,
+    plan: Option<BodyPlan>,
+}
+
+/// All that a head depends on beside what the application says.
+#[derive(Debug)]
+struct Occasion {
+    request: RequestFacts,
+    known_body_bytes: Option<u64>,
+    unix_seconds: u64,
+    server: Arc<[u8]>,
 }
 
 impl ResponseBuilder {
@@ -73,6 +96,7 @@ impl ResponseBuilder {
             has_server: false,
             has_upgrade: false,
             closes: false,
+            finished: RefCell::default(),
         })
     }
 
@@ -91,6 +115,7 @@ impl ResponseBuilder {
     /// nothing was added.
     pub fn header(&mut self, name: &[u8], value: &[u8]) -> Result<(), ResponseError> {
         fields::validate(name, value)?;
+        self.finished.get_mut().occasion = None;
         match Known::of(name) {
             None => {}
             Some(Known::Date) => self.has_date = true,
@@ -137,6 +162,7 @@ impl ResponseBuilder {
 
     /// Has the connection closed after this response, whatever the request wishes.
     pub fn close(&mut self) {
+        self.finished.get_mut().occasion = None;
         self.closes = true;
     }
 
@@ -150,6 +176,30 @@ impl ResponseBuilder {
     ///
     /// [`ResponseError::UpgradeMissing`] or [`ResponseError::UpgradeOnHttp10`]; then `out` is as it was.
     pub fn finish(
+        &self,
+        request: RequestFacts,
+        known_body_bytes: Option<u64>,
+        server: &ServerFields,
+        out: &mut Vec<u8>,
+    ) -> Result<BodyPlan, ResponseError> {
+        let mut finished = self.finished.borrow_mut();
+        let repeats = finished.is_for(request, known_body_bytes, server);
+        if let (true, Some(plan)) = (repeats, finished.plan) {
+            out.extend_from_slice(&finished.head);
+            return Ok(plan);
+        }
+        let start = out.len();
+        let plan = self.encode(request, known_body_bytes, server, out)?;
+        if repeats {
+            finished.head.extend_from_slice(&out[start..]);
+            finished.plan = Some(plan);
+        } else {
+            finished.note(request, known_body_bytes, server);
+        }
+        Ok(plan)
+    }
+
+    fn encode(
         &self,
         request: RequestFacts,
         known_body_bytes: Option<u64>,
@@ -230,6 +280,35 @@ impl ResponseBuilder {
             (_, KeepAlive::Keep, Version::Http10) => b"Connection: keep-alive\r\n",
             (_, KeepAlive::Keep, Version::Http11) => b"",
         }
+    }
+}
+
+impl Finished {
+    fn is_for(
+        &self,
+        request: RequestFacts,
+        known_body_bytes: Option<u64>,
+        server: &ServerFields,
+    ) -> bool {
+        self.occasion.as_ref().is_some_and(|last| {
+            last.request == request
+                && last.known_body_bytes == known_body_bytes
+                && last.unix_seconds == server.date.unix_seconds()
+                && Arc::ptr_eq(&last.server, &server.name.line)
+        })
+    }
+
+    fn note(
+        &mut self,
+        request: RequestFacts,
+        known_body_bytes: Option<u64>,
+        server: &ServerFields,
+    ) {
+        let unix_seconds = server.date.unix_seconds();
+        let server = Arc::clone(&server.name.line);
+        self.occasion = Some(Occasion { request, known_body_bytes, unix_seconds, server });
+        self.head.clear();
+        self.plan = None;
     }
 }
 
@@ -318,6 +397,46 @@ mod tests {
         let (out, _) = finish(&builder, GET, Some(5), &fields);
         let expected = "HTTP/1.1 200 \r\ndATE: mine\r\nSERVER: mine\r\nContent-Length: 3\r\n\r\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_is_finished_again_is_as_if_it_were_the_first_time() {
+        let begin = |headers: usize, closes: bool| {
+            let mut builder = ResponseBuilder::begin(200, b"OK").unwrap();
+            for _ in 0..headers {
+                builder.header(b"X", b"y").unwrap();
+            }
+            if closes {
+                builder.close();
+            }
+            builder
+        };
+        let servers = [server(), ServerFields { name: ServerName::default(), ..server() }];
+        let later = ServerFields { date: DateCache::new(784_111_778), ..server() };
+        let [one, other] = &servers;
+        let courses = [
+            (GET, Some(5), one),
+            (GET, Some(5), other),
+            (GET, Some(6), one),
+            (GET, None, one),
+            (HEAD, Some(5), one),
+            (CLOSING, Some(5), one),
+            (OLD, Some(5), one),
+            (GET, Some(5), &later),
+        ];
+        let mut builder = begin(0, false);
+        for (headers, closes) in [(0, false), (1, false), (1, true), (2, true)] {
+            for (request, known, server) in courses.iter().chain(&courses) {
+                let expected = finish(&begin(headers, closes), *request, *known, server);
+                for _ in 0..4 {
+                    assert_eq!(finish(&builder, *request, *known, server), expected);
+                }
+            }
+            match (headers, closes) {
+                (1, false) => builder.close(),
+                _ => builder.header(b"X", b"y").unwrap(),
+            }
+        }
     }
 
     #[test]
