@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -31,6 +31,7 @@ from meinheld import server
 down = ctypes.PyDLL({library!r}).down
 
 def app(environ, start_response):
+    {within}
     down({depth})
     start_response("200 OK", [])
     return [b"went down"]
@@ -51,14 +52,17 @@ server.run(app)
 '''
 
 
-def run(directory: Path, before: str, depth: int, size: int) -> subprocess.CompletedProcess[str]:
+def run(
+    directory: Path, before: str, depth: int, size: int, within: str = "pass", flags: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
     program = directory / "program.py"
     (directory / "deep.c").write_text(LIBRARY)
     library = str(directory / "deep.so")
     command = ["cc", "-shared", "-fPIC", "-O0", "-o", library, str(directory / "deep.c")]
     subprocess.run(command, check=True, timeout=30)
-    program.write_text(PROGRAM.format(before=before, library=library, depth=depth, size=size))
-    command = [sys.executable, str(program)]
+    text = PROGRAM.format(before=before, library=library, depth=depth, size=size, within=within)
+    program.write_text(text)
+    command = [sys.executable, *flags, str(program)]
     return subprocess.run(command, capture_output=True, text=True, timeout=50)
 
 
@@ -74,11 +78,24 @@ def test_an_overflow_is_told_in_one_line_and_ends_the_process_by_its_signal(tmp_
     assert ended.stderr == LINE
 
 
-def test_faulthandler_has_its_turn_afterwards(tmp_path: Path) -> None:
-    ended = run(tmp_path, "import faulthandler; faulthandler.enable()", 200_000, 512 * 1024)
+@pytest.mark.parametrize(
+    ("before", "flags"), [("import faulthandler; faulthandler.enable()", []), ("", ["-X", "faulthandler"])]
+)
+def test_faulthandler_has_its_turn_afterwards(tmp_path: Path, before: str, flags: list[str]) -> None:
+    ended = run(tmp_path, before, 200_000, 512 * 1024, flags=flags)
     assert ended.returncode == -signal.SIGSEGV
     assert ended.stderr.startswith(LINE + "Fatal Python error: Segmentation fault\n")
     assert "in app\n" in ended.stderr
+
+
+def test_faulthandler_that_is_enabled_in_a_request_comes_first_and_is_all(tmp_path: Path) -> None:
+    """It takes the fault, and then raises the signal itself, which tells no address any more."""
+    within = "import faulthandler; faulthandler.enable()"
+    ended = run(tmp_path, "", 200_000, 512 * 1024, within)
+    assert ended.returncode == -signal.SIGSEGV
+    assert ended.stderr.startswith("Fatal Python error: Segmentation fault\n")
+    assert ended.stderr.count("Fatal Python error") == 1 and "in app\n" in ended.stderr
+    assert "meinheld: stack overflow" not in ended.stderr
 
 
 def test_a_larger_stack_is_deeper(tmp_path: Path) -> None:
