@@ -80,7 +80,7 @@ def test_a_file_for_another_interpreter_is_named(tmp_path: Path) -> None:
 
 def test_a_free_threaded_interpreter_is_refused(tmp_path: Path) -> None:
     copy(tmp_path)
-    pretend = "import sysconfig; sysconfig.get_config_var = lambda name: 1"
+    pretend = "import sys; sys.abiflags = 't'"
     assert error_of(import_from(tmp_path, pretend)) == (
         f"ImportError: meinheld needs a CPython with the GIL, and this CPython {VERSION} is a "
         "free-threaded build"

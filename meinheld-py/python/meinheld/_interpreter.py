@@ -1,15 +1,13 @@
 """Loads the native half, or says in one line why this interpreter cannot.
 
-It is imported before everything else of the package. What the native half checks
-itself, the layout of the thread state, belongs to that.
+It is imported before everything else of the package, and imports little itself: each program waits for
+that. What the native half checks itself, the layout of the thread state, belongs to that.
 """
 
 from __future__ import annotations
 
 import importlib
-import platform
-import sysconfig
-from pathlib import Path
+import sys
 
 
 def load() -> None:
@@ -17,8 +15,8 @@ def load() -> None:
 
     Raises ImportError on a free-threaded interpreter, and on another one than it was built for.
     """
-    running = f"CPython {platform.python_version()}"
-    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+    running = f"CPython {sys.version.split()[0]}"
+    if "t" in sys.abiflags:
         raise ImportError(
             f"meinheld needs a CPython with the GIL, and this {running} is a free-threaded build"
         )
@@ -36,6 +34,8 @@ def load() -> None:
 
 def _built_for() -> str:
     """The tags of the native halves that lie here, such as cpython-313-x86_64-linux-gnu."""
+    from pathlib import Path
+
     files = sorted(Path(__file__).parent.glob("_meinheld*.so"))
     tags = (file.name.removesuffix(".so").partition(".")[2] for file in files)
     return ", ".join(tag or "another interpreter" for tag in tags)

@@ -15,7 +15,6 @@ import os
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -271,6 +270,8 @@ def _leave_forked_child(raised: BaseException | None) -> None:
     if isinstance(raised, SystemExit):
         code = raised.code if isinstance(raised.code, int) else int(raised.code is not None)
     elif raised is not None:
+        import traceback
+
         traceback.print_exception(raised)
         code = 1
     with suppress(Exception):
