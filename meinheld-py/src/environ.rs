@@ -15,7 +15,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
 use crate::file_wrapper::FileWrapper;
-use crate::templates::{Template, Templates};
+use crate::kit::Kit;
+use crate::templates::{Loan, Template, Templates};
 use crate::text::latin_1;
 
 /// How many header names are kept; more would let clients fill the memory.
@@ -118,24 +119,60 @@ impl Environs {
     /// # Errors
     ///
     /// What Python raises, which is `MemoryError` alone.
-    pub fn build<'py>(
+    pub(crate) fn build<'py>(
         &self,
         py: Python<'py>,
         head: &Head<'_>,
         connection: &ConnectionInfo<'_>,
-    ) -> PyResult<Bound<'py, PyDict>> {
+    ) -> PyResult<(Bound<'py, PyDict>, Option<Loan>)> {
         let template = self.templates.borrow_mut().take(connection.number);
+        let template = template.filter(|template| template.is_as_it_was(py));
         // RFC 9112 section 3.2.2: an authority takes the place of the Host header.
         match (template, connection.changes) {
             (Some(template), Some(changes)) if head.target().authority().is_none() => {
                 self.build_changed(py, head, connection.number, template, changes)
             }
-            _ => self.build_new(py, head, connection),
+            _ => Ok((self.build_new(py, head, connection)?, None)),
+        }
+    }
+
+    /// Builds an environ for nobody, and takes it back; for benchmarks.
+    ///
+    /// # Errors
+    /// `MemoryError`.
+    pub fn build_for_nobody(
+        &self,
+        py: Python<'_>,
+        head: &Head<'_>,
+        connection: &ConnectionInfo<'_>,
+    ) -> PyResult<()> {
+        let (environ, loan) = self.build(py, head, connection)?;
+        if let Some(mut loan) = loan {
+            loan.give_out(py);
+            drop(environ);
+            self.take_back(py, loan, None);
+        }
+        Ok(())
+    }
+
+    /// Takes a template back after the request. The kit, if the template has not its objects.
+    pub(crate) fn take_back(&self, py: Python<'_>, loan: Loan, kit: Option<Kit>) -> Option<Kit> {
+        let number = loan.number();
+        match loan.take_back(py, kit) {
+            Ok(template) => {
+                let homeless = self.templates.borrow_mut().put_back(number, template);
+                drop(homeless);
+                None
+            }
+            Err(kit) => {
+                self.templates.borrow_mut().note_loss();
+                kit
+            }
         }
     }
 
     /// The environ of a request that differs from the last one of its connection in the target, or in
-    /// the values of headers, or in nothing: the template follows, and is copied.
+    /// the values of headers, or in nothing: the template follows, and is lent or copied.
     fn build_changed<'py>(
         &self,
         py: Python<'py>,
@@ -143,14 +180,18 @@ impl Environs {
         number: u64,
         template: Template,
         changes: Changes,
-    ) -> PyResult<Bound<'py, PyDict>> {
+    ) -> PyResult<(Bound<'py, PyDict>, Option<Loan>)> {
         let followed = template.follow(py, head, changes)?;
         if changes.target() {
             self.set_target(followed, head)?;
         }
+        if self.templates.borrow_mut().may_lend(&template) {
+            return Ok((followed.clone(), Some(template.lend(number))));
+        }
         let environ = followed.copy()?;
-        self.templates.borrow_mut().put_back(number, template);
-        Ok(environ)
+        let homeless = self.templates.borrow_mut().put_back(number, template);
+        drop(homeless);
+        Ok((environ, None))
     }
 
     fn build_new<'py>(

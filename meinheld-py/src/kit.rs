@@ -1,13 +1,14 @@
 //! The objects that an application gets with each request, used again when it has kept none of them.
 //!
 //! ```text
-//!   take ──▶ open ──▶ the request ──▶ close ──▶ give ──▶ idle, for any other request
-//!                                                 └────▶ left to whoever has one of its objects
+//!   take ──▶ open ──▶ the request ──▶ close ──▶ give ──▶ idle ──▶ take, for any other request
+//!                                                          └────▶ left to whoever has one of its objects
 //! ```
 //!
-//! INVARIANT: what an application can still reach never serves another request. A kit is idle only if
-//! nobody but the kit has any of its objects, strongly or weakly. One that was left behind is closed
-//! for good: its objects refuse, as they do after any request. Not here: what the objects do.
+//! INVARIANT: what an application can still reach never serves another request. A kit is taken only if
+//! nobody but the kit has any of its objects, strongly or weakly; that is looked at when it is taken,
+//! since the collector shows an idle object, too, to who asks it. One that was left behind is closed for
+//! good: its objects refuse, as they do after any request. Not here: what the objects do.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -33,8 +34,11 @@ pub(crate) struct Kits {
     known_heads: Rc<RefCell<KnownHeads>>,
 }
 
-/// The objects of one request at a time, which share a lane.
-pub(crate) struct Kit {
+/// The objects of one request at a time. Boxed, since it is handed about.
+pub(crate) struct Kit(Box<Parts>);
+
+/// They share a lane.
+struct Parts {
     lane: Lane,
     /// What the client makes, beside the continuation here.
     made: Made,
@@ -46,6 +50,8 @@ pub(crate) struct Kit {
     starter: Py<StartResponse>,
     /// The starter's method.
     start_response: Py<PyCFunction>,
+    /// Whether the environ that it goes with has the objects already.
+    equipped: bool,
 }
 
 impl Kits {
@@ -56,14 +62,23 @@ impl Kits {
 
     /// An idle kit, or a new one.
     pub(crate) fn take(&self, py: Python<'_>) -> PyResult<Kit> {
-        let idle = self.idle.borrow_mut().pop();
-        idle.map_or_else(|| Kit::new(py, Rc::clone(&self.known_heads)), Ok)
+        while let Some(mut kit) = self.pop() {
+            if kit.is_let_go(py, 0) {
+                kit.0.equipped = false;
+                return Ok(kit);
+            }
+        }
+        Kit::new(py, Rc::clone(&self.known_heads))
     }
 
-    /// Takes a closed kit back, once the request's environ is gone.
-    pub(crate) fn give(&self, py: Python<'_>, kit: Kit) {
-        if kit.is_let_go(py) && self.idle.borrow().len() < IDLE_MAX {
-            kit.input.get().forget();
+    /// Not borrowed while what was popped is dropped.
+    fn pop(&self) -> Option<Kit> {
+        self.idle.borrow_mut().pop()
+    }
+
+    /// Takes a closed kit back.
+    pub(crate) fn give(&self, kit: Kit) {
+        if self.idle.borrow().len() < IDLE_MAX {
             self.idle.borrow_mut().push(kit);
         }
     }
@@ -75,7 +90,7 @@ impl Kit {
         let (lane, made) = (Lane::new(), Made::default());
         let starter = Bound::new(py, StartResponse::new(py, lane.clone(), known_heads)?)?;
         let start_response = starter.getattr(intern!(py, "start_response"))?;
-        Ok(Kit {
+        Ok(Kit(Box::new(Parts {
             input: Py::new(py, Input::new(lane.clone()))?,
             early_hints: Py::new(py, EarlyHints::new(lane.clone()))?,
             client: Py::new(py, PyClient::new(made.clone(), lane.clone()))?,
@@ -84,62 +99,78 @@ impl Kit {
             start_response: start_response.cast_into::<PyCFunction>()?.unbind(),
             made,
             lane,
-        })
+            equipped: false,
+        })))
     }
 
     /// Begins a request, whose exchange is in `place`.
     pub(crate) fn open(&self, place: &mut Exchange) {
-        self.lane.open(place);
+        self.0.lane.open(place);
     }
 
     /// Puts the objects of every request into its environ.
     pub(crate) fn equip(&self, environ: &Bound<'_, PyDict>) -> PyResult<()> {
-        let py = environ.py();
-        environ.set_item(intern!(py, "wsgi.input"), &self.input)?;
-        environ.set_item(intern!(py, "wsgi.early_hints"), &self.early_hints)?;
-        environ.set_item(intern!(py, "meinheld.client"), &self.client)
+        if self.0.equipped {
+            return Ok(());
+        }
+        let (py, parts) = (environ.py(), &self.0);
+        environ.set_item(intern!(py, "wsgi.input"), &parts.input)?;
+        environ.set_item(intern!(py, "wsgi.early_hints"), &parts.early_hints)?;
+        environ.set_item(intern!(py, "meinheld.client"), &parts.client)
     }
 
     /// Puts the continuation of the running request into its environ.
     pub(crate) fn equip_continuation(&mut self, environ: &Bound<'_, PyDict>) -> PyResult<()> {
-        let py = environ.py();
-        if let Some(continuation) = &self.continuation {
+        let (py, parts) = (environ.py(), &mut *self.0);
+        if let Some(continuation) = &parts.continuation {
             continuation.get().renew(py)?;
+            if parts.equipped {
+                return Ok(());
+            }
         } else {
-            let continuation = PyContinuation::current(self.lane.clone())?;
-            self.continuation = Some(Py::new(py, continuation)?);
+            let continuation = PyContinuation::current(parts.lane.clone())?;
+            parts.continuation = Some(Py::new(py, continuation)?);
         }
-        environ.set_item(intern!(py, "meinheld.continuation"), &self.continuation)
+        environ.set_item(intern!(py, "meinheld.continuation"), &parts.continuation)
+    }
+
+    /// The kit as one whose objects are in the environ that it goes with.
+    pub(crate) fn equipped(mut self) -> Kit {
+        self.0.equipped = true;
+        self
     }
 
     pub(crate) fn lane(&self) -> &Lane {
-        &self.lane
+        &self.0.lane
     }
 
     pub(crate) fn start_response(&self) -> &Py<PyCFunction> {
-        &self.start_response
+        &self.0.start_response
     }
 
     /// Ends the request: its objects refuse from now on, and the exchange goes back to its place.
     /// `None` if another request is waiting in it, which will go on with this one's lane.
     pub(crate) fn close(self, py: Python<'_>, place: &mut Exchange) -> Option<Kit> {
-        self.made.close();
-        if let Some(continuation) = &self.continuation {
+        let parts = &self.0;
+        parts.made.close();
+        if let Some(continuation) = &parts.continuation {
             continuation.get().close(py);
         }
-        self.lane.close(place).then_some(self)
+        parts.input.get().forget();
+        parts.lane.close(place).then_some(self)
     }
 
-    /// Whether nobody else has anything of it.
-    fn is_let_go(&self, py: Python<'_>) -> bool {
-        let client = &self.client;
-        has_only(py, &self.input, 1)
-            && has_only(py, &self.early_hints, 1)
-            && (has_only(py, client, 1) && !client.get().has_own(py))
-            && self.continuation.as_ref().is_none_or(|continuation| has_only(py, continuation, 1))
+    /// Whether nobody else has anything of it, but for as many environs of the server's own.
+    pub(crate) fn is_let_go(&self, py: Python<'_>, environs: isize) -> bool {
+        let (parts, owners) = (&self.0, 1 + environs);
+        let (client, starter) = (&parts.client, &parts.starter);
+        has_only(py, &parts.input, owners)
+            && has_only(py, &parts.early_hints, owners)
+            && (has_only(py, client, owners) && !client.get().has_own(py))
+            && parts.continuation.as_ref().is_none_or(|it| has_only(py, it, owners))
             // Its method has it, too; and it has what the method returns.
-            && has_only(py, &self.starter, 2)
-            && has_only(py, self.starter.get().write(), 1)
-            && function_has_only(py, &self.start_response, 1)
+            && has_only(py, starter, 2)
+            && has_only(py, starter.get().write(), 1)
+            && function_has_only(py, &parts.start_response, 1)
     }
 }

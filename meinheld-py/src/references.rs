@@ -1,4 +1,4 @@
-//! Whether anybody but its owner still has an object.
+//! Whether anybody but its owner still has an object, and whether a dict has been changed.
 //!
 //! ```text
 //!   counted      locals, containers, frames, tracebacks: Py_REFCNT
@@ -9,7 +9,7 @@
 
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyCFunction;
+use pyo3::types::{PyCFunction, PyDict};
 
 /// Whether `owners` references to the object are all there are, where weak ones are not possible.
 pub(crate) fn has_only<T>(_py: Python<'_>, object: &Py<T>, owners: isize) -> bool {
@@ -24,4 +24,26 @@ pub(crate) fn function_has_only(py: Python<'_>, function: &Py<PyCFunction>, owne
     // reference is lent, and a `PyCFunctionObject`, since its type was checked when it was cast.
     let weak = unsafe { (*object).m_weakreflist };
     has_only(py, function, owners) && weak.is_null()
+}
+
+/// Whether [`dict_version`] tells anything: `CPython` counts up to 3.13.
+pub(crate) const DICTS_HAVE_VERSIONS: bool = cfg!(not(Py_3_14));
+
+/// A number that a dict has until it is changed, and that no dict ever has again; or zero.
+pub(crate) fn dict_version(dict: &Bound<'_, PyDict>) -> u64 {
+    let object: *const ffi::PyDictObject = dict.as_ptr().cast();
+    // SAFETY: attached, by the token in `dict`, so that nobody changes it meanwhile. It is alive, and a
+    // dict, since its type was checked when it was cast.
+    unsafe { version_in(&*object) }
+}
+
+#[cfg(not(Py_3_14))]
+#[allow(deprecated, reason = "it goes without a successor")]
+fn version_in(dict: &ffi::PyDictObject) -> u64 {
+    dict.ma_version_tag
+}
+
+#[cfg(Py_3_14)]
+fn version_in(_dict: &ffi::PyDictObject) -> u64 {
+    0
 }

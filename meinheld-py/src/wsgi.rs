@@ -43,6 +43,7 @@ use crate::log::{Logs, is_exit};
 use crate::raising::Saying;
 use crate::server;
 use crate::start_response::body_bytes;
+use crate::templates::Loan;
 use crate::thread_bound::drop_orphans;
 use crate::tstate::PythonStates;
 
@@ -66,6 +67,8 @@ pub(crate) enum Accepted {
 /// What a request's call needs.
 pub(crate) struct Request {
     environ: Py<PyDict>,
+    /// What the environ is, if it is lent.
+    loan: Option<Loan>,
     access: Option<AccessRecord>,
 }
 
@@ -99,14 +102,16 @@ impl Service for Wsgi {
     fn accept(&self, head: &Head<'_>, connection: &ConnectionInfo<'_>) -> Accepted {
         let access = self.logs().access_record(head, connection);
         match self.environs.build(gil::attached(), head, connection) {
-            Ok(environ) => Accepted::Request(Request { environ: environ.unbind(), access }),
+            Ok((environ, loan)) => {
+                Accepted::Request(Request { environ: environ.unbind(), loan, access })
+            }
             Err(error) => Accepted::Failed(error),
         }
     }
 
     fn call(&self, request: Accepted, exchange: &mut Exchange) {
         let py = gil::attached();
-        let Request { environ, access } = match request {
+        let Request { environ, mut loan, access } = match request {
             Accepted::Request(request) => request,
             Accepted::Failed(error) => {
                 self.logs().exception(py, "cannot build the environ of a request", &error);
@@ -114,8 +119,8 @@ impl Service for Wsgi {
             }
         };
         let environ = environ.into_bound(py);
-        let (answered, kit) = match self.kits.take(py) {
-            Ok(kit) => self.answer(&environ, kit, exchange),
+        let (answered, kit) = match self.kit(py, &mut loan) {
+            Ok(kit) => self.answer(&environ, &mut loan, kit, exchange),
             Err(error) => (Ok(Err(error)), None),
         };
         let panic = match answered {
@@ -132,11 +137,8 @@ impl Service for Wsgi {
         if let Some(access) = access {
             self.log_access(&environ, &access, exchange);
         }
-        // What it had is let go of with it.
         drop(environ);
-        if let Some(kit) = kit {
-            self.kits.give(py, kit);
-        }
+        self.take_back(py, loan, kit);
         if let Some(panic) = panic {
             // Whoever called this tells of it.
             resume_unwind(panic);
@@ -188,17 +190,34 @@ impl Wsgi {
         }
     }
 
+    /// A kit for a request: the one whose objects its environ has already, or any.
+    fn kit(&self, py: Python<'_>, loan: &mut Option<Loan>) -> PyResult<Kit> {
+        let kit = loan.as_mut().and_then(|loan| loan.kit(py));
+        kit.map_or_else(|| self.kits.take(py), Ok)
+    }
+
+    /// Takes back what the request had, for others.
+    fn take_back(&self, py: Python<'_>, loan: Option<Loan>, mut kit: Option<Kit>) {
+        if let Some(loan) = loan {
+            kit = self.environs.take_back(py, loan, kit);
+        }
+        if let Some(kit) = kit {
+            self.kits.give(kit);
+        }
+    }
+
     /// Calls the application with this kit, which comes back if it can be used again.
     fn answer(
         &self,
         environ: &Bound<'_, PyDict>,
+        loan: &mut Option<Loan>,
         mut kit: Kit,
         exchange: &mut Exchange,
     ) -> (thread::Result<PyResult<()>>, Option<Kit>) {
         let py = environ.py();
         kit.open(exchange);
         let call = Call { py, wsgi: self, lane: kit.lane().clone() };
-        let answered = catch_unwind(AssertUnwindSafe(|| call.answer(environ, &mut kit)));
+        let answered = catch_unwind(AssertUnwindSafe(|| call.answer(environ, loan, &mut kit)));
         let kit = kit.close(py, exchange);
         // A panic is to be answered, and the exchange is needed for that.
         (answered, kit)
@@ -306,8 +325,13 @@ fn request_line(environ: &Bound<'_, PyDict>) -> String {
 /// What is done before the application is called and after it is not inlined: its frames are not on
 /// the stack of a request that waits.
 impl<'py> Call<'_, 'py> {
-    fn answer(&self, environ: &Bound<'py, PyDict>, kit: &mut Kit) -> PyResult<()> {
-        let application = self.prepare(environ, kit)?;
+    fn answer(
+        &self,
+        environ: &Bound<'py, PyDict>,
+        loan: &mut Option<Loan>,
+        kit: &mut Kit,
+    ) -> PyResult<()> {
+        let application = self.prepare(environ, loan, kit)?;
         let body = application.call1((environ, kit.start_response()));
         leave_if_child(self.py, body.as_ref().err());
         self.answer_with(&body?)
@@ -315,9 +339,18 @@ impl<'py> Call<'_, 'py> {
 
     /// Completes the environ; the application to call.
     #[inline(never)]
-    fn prepare(&self, environ: &Bound<'py, PyDict>, kit: &mut Kit) -> PyResult<Bound<'py, PyAny>> {
+    fn prepare(
+        &self,
+        environ: &Bound<'py, PyDict>,
+        loan: &mut Option<Loan>,
+        kit: &mut Kit,
+    ) -> PyResult<Bound<'py, PyAny>> {
         kit.equip(environ)?;
-        self.unwrapped(environ, kit)
+        let application = self.unwrapped(environ, kit)?;
+        if let Some(loan) = loan {
+            loan.give_out(self.py);
+        }
+        Ok(application)
     }
 
     /// Sends what the application has returned, and closes it.
