@@ -6,8 +6,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use meinheld_coro::{
-    Clock, Config, Continuation, Interrupt, JoinError, Refusal, RunError, Scheduler, current_task,
-    park, sleep, spawn, ticket, yield_now,
+    Clock, Config, Continuation, Interrupt, JoinError, Refusal, RunError, Scheduler, TaskId,
+    current_task, park, park_watched, sleep, spawn, spawn_detached, ticket, yield_now,
 };
 
 fn scheduler() -> Scheduler {
@@ -83,6 +83,45 @@ fn one_call_of_run_ready_runs_what_was_ready_when_it_began() {
     assert_eq!(scheduler.run_ready(), 2);
     assert_eq!(*read.borrow(), [1, 2, 3]);
     assert_eq!(scheduler.run_ready(), 0);
+}
+
+#[test]
+fn a_detached_task_runs_among_the_others_and_can_be_cancelled() {
+    let scheduler = scheduler();
+    let (order, read) = log();
+    let task = |number| {
+        let order = Rc::clone(&order);
+        move || order.borrow_mut().push(number)
+    };
+    scheduler.spawn(task(1));
+    let ids = scheduler.within(|| [2, 3].map(|number| spawn_detached(task(number))));
+    scheduler.spawn(task(4));
+    assert!(ids[0].cancel());
+    assert_eq!(ids.map(TaskId::is_alive), [false, true]);
+    scheduler.run().unwrap();
+    assert_eq!(*read.borrow(), [1, 3, 4]);
+    assert!(!ids[1].is_alive());
+}
+
+#[test]
+fn a_park_is_told_its_ticket_and_is_no_other_tasks() {
+    let scheduler = scheduler();
+    let told = Rc::new(Cell::new(None));
+    let tell = Rc::clone(&told);
+    let task = scheduler.spawn(move || {
+        let here = current_task().expect("this is a task");
+        let first = park_watched(here, None, |ticket| tell.set(Some(ticket)));
+        first.and_then(|()| park_watched(here, None, |ticket| assert!(ticket.interrupt())))
+    });
+    scheduler.run_ready();
+    let (id, ticket) = (task.id(), told.take().expect("it was told"));
+    let other = scheduler.spawn(move || park_watched(id, None, |_| panic!("it does not park")));
+    scheduler.run_ready();
+    assert_eq!(std::thread::spawn(move || ticket.try_wake()).join().unwrap(), None);
+    assert_eq!([ticket.try_wake(), ticket.try_wake()], [Some(true), Some(false)]);
+    let ended = scheduler.block_on(move || (other.join().unwrap(), task.join().unwrap())).unwrap();
+    assert!(matches!(ended.0, Err(Interrupt::Refused(Refusal::OtherTask))));
+    assert!(matches!(ended.1, Err(Interrupt::Interrupted)));
 }
 
 #[test]
@@ -430,7 +469,7 @@ fn a_ticket_of_one_scheduler_is_not_one_of_another() {
     assert_eq!((ours.suspended().len(), theirs.suspended().len()), (1, 0));
 }
 
-fn of_theirs_task(scheduler: &Scheduler) -> meinheld_coro::TaskId {
+fn of_theirs_task(scheduler: &Scheduler) -> TaskId {
     scheduler.suspended()[0].task
 }
 

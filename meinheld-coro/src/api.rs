@@ -19,6 +19,16 @@ pub fn spawn<T: 'static>(function: impl FnOnce() -> T + 'static) -> JoinHandle<T
     hub.spawn(function)
 }
 
+/// The same for whoever needs no result: nothing is kept for one.
+///
+/// # Panics
+/// As [`spawn`].
+pub fn spawn_detached(function: impl FnOnce() + 'static) -> TaskId {
+    let hub = Hub::current()
+        .expect("spawn_detached is called inside a task; elsewhere use Scheduler::spawn");
+    hub.spawn_detached(function)
+}
+
 /// Adds a task that becomes ready at `at`; see [`Scheduler::spawn_at`](crate::Scheduler::spawn_at).
 ///
 /// # Panics

@@ -148,6 +148,10 @@ impl Hub {
         JoinHandle::new(id, result)
     }
 
+    pub(crate) fn spawn_detached(&self, function: impl FnOnce() + 'static) -> TaskId {
+        self.tasks.borrow_mut().spawn(Job::once(function))
+    }
+
     pub(crate) fn spawn_at<T: 'static>(
         &self,
         at: Instant,

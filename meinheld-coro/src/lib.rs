@@ -133,8 +133,8 @@ mod task;
 mod timer;
 
 pub use api::{
-    current_task, describe_task, now, park, park_watched, sleep, spawn, spawn_at, ticket,
-    without_parking, yield_now,
+    current_task, describe_task, now, park, park_watched, sleep, spawn, spawn_at, spawn_detached,
+    ticket, without_parking, yield_now,
 };
 pub use clock::Clock;
 pub use config::Config;

@@ -6,7 +6,7 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyTuple};
+use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 
 use crate::raising::{Saying, panicked};
 
@@ -42,14 +42,14 @@ impl Call {
         catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| Err(panicked(&*panic)))
     }
 
-    /// What a log calls it.
-    pub(crate) fn name(&self, py: Python<'_>) -> String {
+    /// The function's name, or its class's: what [`described`] makes a log's words of.
+    pub(crate) fn name<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyString>> {
         let function = self.function.bind(py);
         let name = function.getattr(intern!(py, "__qualname__")).or_else(|_| {
             let kind = function.get_type();
             kind.getattr(intern!(py, "__qualname__"))
         });
-        name.map_or_else(|_| "?".to_owned(), |name| format!("{name:.100}()"))
+        name.ok()?.cast_into::<PyString>().ok()
     }
 
     pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -57,6 +57,11 @@ impl Call {
         visit.call(&self.args)?;
         self.kwargs.as_ref().map_or(Ok(()), |kwargs| visit.call(kwargs))
     }
+}
+
+/// What a log calls a function of this name.
+pub(crate) fn described(name: Option<&Bound<'_, PyString>>) -> String {
+    name.map_or_else(|| "?".to_owned(), |name| format!("{name:.100}()"))
 }
 
 /// Positional arguments that were passed as one: a tuple, a list, or none.

@@ -4,7 +4,7 @@
 //! [`released`]. All code that the loop calls, on its own stack or on a request's, is therefore
 //! attached.
 
-use std::cell::RefCell;
+use std::cell::{RefCell, RefMut};
 
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -12,8 +12,8 @@ use pyo3::types::PyType;
 
 /// The token of the thread that the loop runs on.
 pub(crate) fn attached<'py>() -> Python<'py> {
-    // SAFETY: called from the loop's callbacks only, all of which run attached (see above). The
-    // token is used within the callback and stored nowhere.
+    // SAFETY: called from the loop's callbacks only, all of which run attached (see above), and from the
+    // collector's. The token is used within the callback and stored nowhere.
     unsafe { Python::assume_attached() }
 }
 
@@ -47,9 +47,10 @@ pub(crate) fn check_signals(py: Python<'_>) -> PyResult<()> {
 /// operation is felt.
 pub(crate) struct Guarded<T>(RefCell<T>);
 
-// SAFETY: the cell is reached by `with` only, which is given the proof that its thread is attached, and
-// there is one such thread at a time (free-threaded builds are refused). Should code under `with` give
-// the GIL up, others find the cell borrowed, and panic.
+// SAFETY: the cell is reached with the proof that its thread is attached, and there is one such thread at
+// a time (free-threaded builds are refused). What is borrowed is no longer so than the proof holds, and
+// is not `Send`, so that no code that gives the GIL up can take it along. Should such code run
+// meanwhile, others find the cell borrowed, and panic.
 unsafe impl<T: Send> Sync for Guarded<T> {}
 
 impl<T> Guarded<T> {
@@ -60,5 +61,15 @@ impl<T> Guarded<T> {
     /// Calls `use_it`, which runs no code of Python's: nothing is dropped in it.
     pub(crate) fn with<R>(&self, _py: Python<'_>, use_it: impl FnOnce(&mut T) -> R) -> R {
         use_it(&mut self.0.borrow_mut())
+    }
+
+    /// The value, for code that runs none of Python's until it lets go of it.
+    pub(crate) fn lock<'a>(&'a self, _py: Python<'a>) -> RefMut<'a, T> {
+        self.0.borrow_mut()
+    }
+
+    /// The same, unless somebody has it.
+    pub(crate) fn try_lock<'a>(&'a self, _py: Python<'a>) -> Option<RefMut<'a, T>> {
+        self.0.try_borrow_mut().ok()
     }
 }

@@ -8,22 +8,22 @@
 //!
 //! Not here: the queue of those that are ready (see `meinheld_coro`).
 
-use std::cell::RefCell;
+use std::cell::{RefCell, RefMut};
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
-use meinheld_coro::{Interrupt, TaskId, Ticket, current_task, park, ticket};
+use meinheld_coro::{Interrupt, TaskId, Ticket, current_task, park, spawn_detached, ticket};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
+use pyo3::types::PyString;
 
 use crate::blocking::{Lock, may_park};
-use crate::call::{Call, keywords, positional};
+use crate::call::{Call, described, keywords, positional};
 use crate::continuation::exception_of;
 use crate::errors::{ContinuationError, Stopped, TaskKilled, from_interrupt, timeout};
 use crate::failures::{Failures, note_uncaught};
 use crate::fork::{is_child, leave_if_child};
-use crate::gil::attached;
+use crate::gil::{Guarded, attached};
 use crate::inbox::on_loop;
 use crate::raising::Saying;
 use crate::seconds::seconds_of;
@@ -33,11 +33,11 @@ use crate::text::Text;
 #[pyclass(frozen, module = "meinheld.server", name = "Task")]
 pub(crate) struct PyTask {
     /// Its name among the coroutines, once the loop has it.
-    id: OnceLock<TaskId>,
-    /// What a log calls it.
-    name: String,
-    /// No code of Python's runs under the lock.
-    state: Mutex<State>,
+    id: Guarded<Option<TaskId>>,
+    /// Its function's, for a log.
+    name: Option<Py<PyString>>,
+    /// No code of Python's runs while it is looked at.
+    state: Guarded<State>,
 }
 
 struct State {
@@ -62,6 +62,9 @@ thread_local! {
 
 /// What `kill` has for the running task, if it was that which ended its wait.
 pub(crate) fn take_killing(py: Python<'_>) -> Option<PyErr> {
+    if KILLED.with_borrow(HashMap::is_empty) {
+        return None;
+    }
     let exception = KILLED.with_borrow_mut(|killed| killed.remove(&current_task()?))?;
     Some(PyErr::from_value(exception.into_bound(py)))
 }
@@ -83,9 +86,9 @@ pub(crate) fn spawn(
     let task = Py::new(py, PyTask::queued(py, call))?;
     let job = Job(Some(task.clone_ref(py)));
     let queued = task.clone_ref(py);
-    on_loop(py, move |_| {
-        let id = meinheld_coro::spawn(move || job.run()).id();
-        queued.get().id.get_or_init(|| id);
+    on_loop(py, move |py| {
+        let id = spawn_detached(move || job.run());
+        queued.get().id.with(py, |its| *its = Some(id));
     });
     Ok(task)
 }
@@ -97,7 +100,7 @@ impl Job {
     fn run(mut self) {
         let py = attached();
         let Some(task) = self.0.take() else { return };
-        let Some(call) = task.get().begin() else { return };
+        let Some(call) = task.get().begin(py) else { return };
         let outcome = call.make(py);
         leave_if_child(py, outcome.as_ref().err());
         drop(call);
@@ -127,7 +130,7 @@ impl PyTask {
         let timeout = timeout.filter(|timeout| !timeout.is_none());
         let timeout = timeout.map(|timeout| seconds_of(timeout, "timeout")).transpose()?.flatten();
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        while !self.done() {
+        while !self.done(py) {
             self.wait(py, deadline)?;
         }
         Ok(self.value(py))
@@ -143,32 +146,32 @@ impl PyTask {
             None => TaskKilled::saying("the task was killed").into_value(py).into_any(),
         };
         let task = slf.get();
-        if task.done() {
+        if task.done(py) {
             return Ok(false);
         }
-        let replaced = task.lock().killing.replace(exception.clone_ref(py));
+        let replaced = task.lock(py).killing.replace(exception.clone_ref(py));
         drop(replaced);
-        if task.is_current() {
+        if task.is_current(py) {
             return Err(PyErr::from_value(exception.into_bound(py)));
         }
-        if task.is_queued() {
+        if task.is_queued(py) {
             task.end(py, Err(PyErr::from_value(exception.bind(py).clone())));
         }
         let task = slf.clone().unbind();
-        on_loop(py, move |_| task.get().throw(exception));
+        on_loop(py, move |py| task.get().throw(py, exception));
         Ok(true)
     }
 
     /// Whether the task has ended.
     #[getter]
-    fn done(&self) -> bool {
-        matches!(self.lock().phase, Phase::Ended(_))
+    fn done(&self, py: Python<'_>) -> bool {
+        matches!(self.lock(py).phase, Phase::Ended(_))
     }
 
     /// What the task returned; None until then, and if it raised an exception.
     #[getter]
     fn value(&self, py: Python<'_>) -> Py<PyAny> {
-        match &self.lock().phase {
+        match &self.lock(py).phase {
             Phase::Ended(Ok(value)) => value.clone_ref(py),
             _ => py.None(),
         }
@@ -177,24 +180,24 @@ impl PyTask {
     /// The exception that ended the task, or None.
     #[getter]
     fn exception(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        match &self.lock().phase {
+        match &self.lock(py).phase {
             Phase::Ended(Err(exception)) => Some(exception.clone_ref(py)),
             _ => None,
         }
     }
 
-    fn __repr__(&self) -> Text<'_> {
-        let phase = match &self.lock().phase {
+    fn __repr__(&self, py: Python<'_>) -> Text<'_> {
+        let phase = match &self.lock(py).phase {
             Phase::Queued(_) => "queued",
             Phase::Running => "running",
             Phase::Ended(Ok(_)) => "ended",
             Phase::Ended(Err(_)) => "ended with an exception",
         };
-        Text(format!("<meinheld.Task {}, {phase}>", self.name).into())
+        Text(format!("<meinheld.Task {}, {phase}>", self.description(py)).into())
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let Ok(state) = self.state.try_lock() else { return Ok(()) };
+        let Some(state) = self.state.try_lock(attached()) else { return Ok(()) };
         state.killing.as_ref().map_or(Ok(()), |killing| visit.call(killing))?;
         match &state.phase {
             Phase::Queued(call) => call.traverse(&visit),
@@ -204,7 +207,8 @@ impl PyTask {
     }
 
     fn __clear__(&self) {
-        let mut state = self.lock();
+        let py = attached();
+        let mut state = self.lock(py);
         let phase = std::mem::replace(&mut state.phase, Phase::Running);
         let killing = state.killing.take();
         drop(state);
@@ -214,15 +218,15 @@ impl PyTask {
 
 impl PyTask {
     fn queued(py: Python<'_>, call: Call) -> PyTask {
-        let name = call.name(py);
+        let name = call.name(py).map(Bound::unbind);
         let phase = Phase::Queued(call);
         let state = State { phase, killing: None, coroutines: Vec::new(), threads: Vec::new() };
-        PyTask { id: OnceLock::new(), name, state: Mutex::new(state) }
+        PyTask { id: Guarded::new(None), name, state: Guarded::new(state) }
     }
 
     /// Marks the task running, and takes its call; `None` if it was killed before.
-    fn begin(&self) -> Option<Call> {
-        let mut state = self.lock();
+    fn begin(&self, py: Python<'_>) -> Option<Call> {
+        let mut state = self.lock(py);
         if !matches!(state.phase, Phase::Queued(_)) {
             return None;
         }
@@ -235,20 +239,21 @@ impl PyTask {
     /// Notes the outcome, the first one, and wakes who waits for it.
     fn end(&self, py: Python<'_>, outcome: PyResult<Py<PyAny>>) {
         let uncaught = match &outcome {
-            Err(error) if !self.done() && !self.is_killed_by(error.value(py)) => {
+            Err(error) if !self.done(py) && !self.is_killed_by(error.value(py)) => {
                 Some(error.clone_ref(py))
             }
             _ => None,
         };
         self.note_end(py, outcome);
         if let Some(error) = uncaught {
-            note_uncaught(py, &format!("spawned {} raised an exception", self.name), &error);
+            let what = format!("spawned {} raised an exception", self.description(py));
+            note_uncaught(py, &what, &error);
         }
     }
 
     fn note_end(&self, py: Python<'_>, outcome: PyResult<Py<PyAny>>) {
         let outcome = outcome.map_err(|error| error.into_value(py).into_any());
-        let mut state = self.lock();
+        let mut state = self.lock(py);
         if matches!(state.phase, Phase::Ended(_)) {
             return;
         }
@@ -266,37 +271,38 @@ impl PyTask {
     }
 
     fn is_killed_by(&self, exception: &Bound<'_, PyAny>) -> bool {
-        self.lock().killing.as_ref().is_some_and(|killing| killing.is(exception))
+        let py = exception.py();
+        self.lock(py).killing.as_ref().is_some_and(|killing| killing.is(exception))
     }
 
     /// Waits for the end, or for nothing, until `deadline`.
     fn wait(&self, py: Python<'_>, deadline: Option<Instant>) -> PyResult<()> {
-        if self.is_current() {
+        if self.is_current(py) {
             return Err(ContinuationError::saying("a task cannot join itself"));
         }
         if may_park(py) {
-            return self.wait_parked(deadline);
+            return self.wait_parked(py, deadline);
         }
         if is_child() || Failures::current().is_some() {
             let message = "cannot join here: this would block the server, and so the task";
             return Err(ContinuationError::saying(message));
         }
         let lock = Lock::locked(py)?;
-        let waits = self.while_it_lasts(|state| state.threads.push(lock.clone_ref(py)));
+        let waits = self.while_it_lasts(py, |state| state.threads.push(lock.clone_ref(py)));
         if !waits || lock.acquire(py, deadline)? {
             return Ok(());
         }
-        self.lock().threads.retain(|its| !its.is(&lock));
+        self.lock(py).threads.retain(|its| !its.is(&lock));
         Err(timed_out())
     }
 
-    fn wait_parked(&self, deadline: Option<Instant>) -> PyResult<()> {
+    fn wait_parked(&self, py: Python<'_>, deadline: Option<Instant>) -> PyResult<()> {
         let Some(ticket) = ticket() else { return Ok(()) };
-        if !self.while_it_lasts(|state| state.coroutines.push(ticket)) {
+        if !self.while_it_lasts(py, |state| state.coroutines.push(ticket)) {
             return Ok(());
         }
         let parked = park(deadline);
-        self.lock().coroutines.retain(|its| *its != ticket);
+        self.lock(py).coroutines.retain(|its| *its != ticket);
         match parked {
             Err(Interrupt::TimedOut) => Err(timed_out()),
             other => other.map_err(from_interrupt),
@@ -304,8 +310,8 @@ impl PyTask {
     }
 
     /// Calls `add` if the task has not ended; whether it has not.
-    fn while_it_lasts(&self, add: impl FnOnce(&mut State)) -> bool {
-        let mut state = self.lock();
+    fn while_it_lasts(&self, py: Python<'_>, add: impl FnOnce(&mut State)) -> bool {
+        let mut state = self.lock(py);
         let lasts = !matches!(state.phase, Phase::Ended(_));
         if lasts {
             add(&mut state);
@@ -314,25 +320,34 @@ impl PyTask {
     }
 
     /// Has `exception` raised in the task, on the loop's thread.
-    fn throw(&self, exception: Py<PyAny>) {
-        let Some(id) = self.id.get() else { return };
-        if !self.done() {
-            let replaced = KILLED.with_borrow_mut(|killed| killed.insert(*id, exception));
+    fn throw(&self, py: Python<'_>, exception: Py<PyAny>) {
+        let Some(id) = self.id(py) else { return };
+        if !self.done(py) {
+            let replaced = KILLED.with_borrow_mut(|killed| killed.insert(id, exception));
             drop(replaced);
         }
         id.cancel();
     }
 
-    fn is_current(&self) -> bool {
-        self.id.get().is_some_and(|id| current_task() == Some(*id))
+    fn is_current(&self, py: Python<'_>) -> bool {
+        self.id(py).is_some_and(|id| current_task() == Some(id))
     }
 
-    fn is_queued(&self) -> bool {
-        matches!(self.lock().phase, Phase::Queued(_))
+    fn is_queued(&self, py: Python<'_>) -> bool {
+        matches!(self.lock(py).phase, Phase::Queued(_))
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn id(&self, py: Python<'_>) -> Option<TaskId> {
+        self.id.with(py, |id| *id)
+    }
+
+    /// What a log calls it.
+    fn description(&self, py: Python<'_>) -> String {
+        described(self.name.as_ref().map(|name| name.bind(py)))
+    }
+
+    fn lock<'a>(&'a self, py: Python<'a>) -> RefMut<'a, State> {
+        self.state.lock(py)
     }
 }
 

@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use crate::blocking::{self, may_park};
-use crate::call::Call;
+use crate::call::{Call, described};
 use crate::errors::from_interrupt;
 use crate::failures::note_uncaught;
 use crate::fork::leave_if_child;
@@ -110,7 +110,7 @@ impl PyTimer {
         let outcome = call.make(py);
         leave_if_child(py, outcome.as_ref().err());
         if let Err(error) = outcome {
-            let name = call.name(py);
+            let name = described(call.name(py).as_ref());
             note_uncaught(py, &format!("scheduled {name} raised an exception"), &error);
         }
     }
