@@ -1,4 +1,4 @@
-//! Compiles the C half of the thread-state exchange against the headers of the interpreter that
+//! Compiles the C half of the thread-state exchange, and what calls Python, against the headers of the interpreter that
 //! `PyO3` resolved. Each reason to refuse is one line that says what to do.
 
 use std::fmt::Write as _;
@@ -8,6 +8,7 @@ use std::process::exit;
 use pyo3_build_config::{InterpreterConfig, PythonImplementation};
 
 const SOURCES: &str = "src/tstate";
+const UNWINDING: &str = "src/unwinding.c";
 const HEADERS_NEEDED: [&str; 2] = ["Python.h", "internal/pycore_frame.h"];
 const MINORS: std::ops::RangeInclusive<u8> = 11..=15;
 
@@ -22,6 +23,7 @@ fn main() {
 
 fn rerun_if_changed() {
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed={UNWINDING}");
     println!("cargo::rerun-if-env-changed=PYO3_PYTHON");
     for file in std::fs::read_dir(SOURCES).into_iter().flatten().flatten() {
         if file.path().extension().is_some_and(|kind| kind == "c" || kind == "h") {
@@ -73,7 +75,8 @@ fn refuse_missing_headers(directories: &[PathBuf]) {
 
 fn compile(directories: &[PathBuf]) {
     let mut build = cc::Build::new();
-    build.file(Path::new(SOURCES).join("state.c")).std("c11").warnings(true).extra_warnings(true);
+    build.file(Path::new(SOURCES).join("state.c")).file(UNWINDING).flag("-fexceptions");
+    build.std("gnu11").warnings(true).extra_warnings(true);
     // As system headers, so that the warnings are about our code only.
     for directory in directories {
         for part in ["", "internal", "internal/mimalloc"] {

@@ -25,6 +25,7 @@ const UNSAFE_FILES: &[&str] = &[
     "meinheld-py/src/text.rs",
     "meinheld-py/src/thread_bound.rs",
     "meinheld-py/src/tstate/*",
+    "meinheld-py/src/unwinding.rs",
 ];
 
 /// The external crates that have one home, and the files that are it.

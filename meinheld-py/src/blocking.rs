@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBool, PyFloat};
 
 use crate::fork::is_child;
 use crate::tstate::suspend_refusal;
+use crate::unwinding;
 
 /// What the standard library's calls take at the most: longer waits are made of several.
 const SLEEP_SECONDS_MAX: f64 = 1e6;
@@ -55,7 +57,8 @@ pub(crate) fn sleep(py: Python<'_>, duration: Option<Duration>) -> PyResult<()> 
     let deadline = duration.and_then(|duration| Instant::now().checked_add(duration));
     loop {
         let left = seconds_until(deadline);
-        sleep.call1((left.min(SLEEP_SECONDS_MAX),))?;
+        let seconds = PyFloat::new(py, left.min(SLEEP_SECONDS_MAX));
+        unwinding::call(sleep, [seconds.as_any()])?;
         if left <= SLEEP_SECONDS_MAX {
             return Ok(());
         }
@@ -75,7 +78,8 @@ pub(crate) fn poll(
     loop {
         let left = seconds_until(deadline);
         let milliseconds = (left.min(SLEEP_SECONDS_MAX) * 1000.0).ceil();
-        let ready = poll.call_method1(intern!(py, "poll"), (milliseconds,))?;
+        let wait = poll.getattr(intern!(py, "poll"))?;
+        let ready = unwinding::call(&wait, [PyFloat::new(py, milliseconds).as_any()])?;
         let ready: Vec<(RawFd, u16)> = ready.extract()?;
         if let Some((_, events)) = ready.first() {
             return Ok(Some(*events));
@@ -109,10 +113,12 @@ impl Lock {
     pub(crate) fn acquire(&self, py: Python<'_>, deadline: Option<Instant>) -> PyResult<bool> {
         loop {
             let left = seconds_until(deadline);
-            let wait = (true, left.min(SLEEP_SECONDS_MAX));
-            let acquired = self.0.call_method1(py, intern!(py, "acquire"), wait)?;
-            if acquired.is_truthy(py)? || left <= SLEEP_SECONDS_MAX {
-                return acquired.is_truthy(py);
+            let acquire = self.0.bind(py).getattr(intern!(py, "acquire"))?;
+            let seconds = PyFloat::new(py, left.min(SLEEP_SECONDS_MAX));
+            let wait = [PyBool::new(py, true).to_owned().into_any(), seconds.into_any()];
+            let acquired = unwinding::call(&acquire, [&wait[0], &wait[1]])?.is_truthy()?;
+            if acquired || left <= SLEEP_SECONDS_MAX {
+                return Ok(acquired);
             }
         }
     }

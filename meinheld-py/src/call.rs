@@ -9,6 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 
 use crate::raising::{Saying, panicked};
+use crate::unwinding;
 
 /// A function and what it is to be called with.
 pub(crate) struct Call {
@@ -37,8 +38,9 @@ impl Call {
     /// What the function raises. A panic is an exception, too: whoever waits for the call's end is to
     /// hear of it.
     pub(crate) fn make(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let (function, args) = (self.function.bind(py), self.args.bind(py));
         let kwargs = self.kwargs.as_ref().map(|kwargs| kwargs.bind(py));
-        let call = || self.function.call(py, self.args.bind(py), kwargs);
+        let call = || unwinding::call_with(function, args, kwargs).map(Bound::unbind);
         catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| Err(panicked(&*panic)))
     }
 

@@ -50,6 +50,8 @@ mod timers;
 mod trampoline;
 #[allow(unsafe_code)] // the interpreter's thread state
 mod tstate;
+#[allow(unsafe_code)] // calls in which CPython may unwind the stack
+mod unwinding;
 mod websocket;
 mod wsgi;
 

@@ -46,6 +46,7 @@ use crate::start_response::body_bytes;
 use crate::templates::Loan;
 use crate::thread_bound::drop_orphans;
 use crate::tstate::PythonStates;
+use crate::unwinding;
 
 /// A WSGI application as a service.
 pub(crate) struct Wsgi {
@@ -332,7 +333,7 @@ impl<'py> Call<'_, 'py> {
         kit: &mut Kit,
     ) -> PyResult<()> {
         let application = self.prepare(environ, loan, kit)?;
-        let body = application.call1((environ, kit.start_response()));
+        let body = unwinding::call(&application, [environ, kit.start_response().bind(self.py)]);
         leave_if_child(self.py, body.as_ref().err());
         self.answer_with(&body?)
     }
@@ -358,6 +359,7 @@ impl<'py> Call<'_, 'py> {
     fn answer_with(&self, body: &Bound<'py, PyAny>) -> PyResult<()> {
         let sent = catch_unwind(AssertUnwindSafe(|| self.send(body)));
         let closed = close(body);
+        leave_if_child(self.py, closed.as_ref().err());
         let sent = sent.unwrap_or_else(|panic| resume_unwind(panic));
         match (sent, closed) {
             (Err(error), Err(closing)) => {
@@ -400,9 +402,11 @@ impl<'py> Call<'_, 'py> {
     }
 
     fn send_pieces(&self, body: &Bound<'py, PyAny>) -> PyResult<()> {
-        for piece in body.try_iter().map_err(|error| iteration_error(body, error))? {
+        let pieces = body.try_iter().map_err(|error| iteration_error(body, error))?;
+        loop {
+            let piece = unwinding::next(&pieces);
             leave_if_child(self.py, piece.as_ref().err());
-            let piece = piece?;
+            let Some(piece) = piece? else { break };
             if self.lane.is_answered() {
                 return Ok(());
             }
@@ -471,7 +475,7 @@ fn close(body: &Bound<'_, PyAny>) -> PyResult<()> {
     }
     let name = intern!(body.py(), "close");
     match body.getattr_opt(name)? {
-        Some(close) => close.call0().map(drop),
+        Some(close) => unwinding::call(&close, []).map(drop),
         None => Ok(()),
     }
 }

@@ -164,6 +164,73 @@ def test_an_interpreter_ends_in_order(tmp_path: Path, ending: str, threads: list
         client.finish()
 
 
+BUSY = """
+import builtins, sys, threading, time
+from meinheld import server
+
+def sleeps():
+    while True:
+        server.sleep(0.0002)
+
+def joins():
+    task = server.spawn(print)
+    while True:
+        try:
+            task.join(0.0002)
+        except server.timeout:
+            pass
+
+def waits():
+    import os
+    reading, writing = os.pipe()
+    while True:
+        try:
+            server.trampoline(reading, read=True, timeout=0.001)
+        except server.timeout:
+            pass
+
+def computes():
+    from meinheld import middleware
+    import socket
+    began = threading.Event()
+    def app(environ, start_response):
+        while True:
+            try:
+                began.set()
+                while True:
+                    pass
+            except server.Stopped:
+                pass
+    server._EXIT_SECONDS = server._BREAK_SECONDS = 0.05
+    server.listen(("127.0.0.1", 0))
+    address = server.addresses()[0]
+    threading.Thread(target=server.run, args=(middleware.SpawnMiddleware(app),), daemon=True).start()
+    builtins.client = socket.create_connection(address)
+    client.sendall(b"GET / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
+    began.wait()
+
+for _ in range(1 if sys.argv[1] == "computes" else 4):
+    threading.Thread(target=globals()[sys.argv[1]], daemon=True).start()
+time.sleep(0.2)
+
+class Last:
+    def __del__(self, sleep=time.sleep):
+        # The interpreter is as good as gone, and the threads want the GIL back.
+        sleep(0.05)
+
+builtins.last = Last()
+"""
+
+
+@pytest.mark.parametrize("what", ["sleeps", "joins", "waits", "computes"])
+def test_daemon_threads_at_the_very_end(tmp_path: Path, what: str) -> None:
+    (tmp_path / "program.py").write_text(BUSY)
+    command = [sys.executable, "program.py", what]
+    for _ in range(2):
+        ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=END_SECONDS)
+        assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
 COMPUTES = """
 import socket, sys, threading
 from meinheld import middleware, server

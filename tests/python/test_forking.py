@@ -18,8 +18,25 @@ FORKING = """
 import os, sys
 from meinheld import middleware
 
+class Body:
+    # Forks while it is iterated, or closed.
+    def __init__(self, how):
+        self.how = how
+    def __iter__(self):
+        yield b"in the parent: "
+        if self.how == "in_body" and os.fork() == 0:
+            return
+        os.wait() if self.how == "in_body" else None
+        yield b"more"
+    def close(self):
+        if self.how == "in_close":
+            os.fork() and os.wait()
+
 def app(environ, start_response):
     how = environ["PATH_INFO"].strip("/")
+    if how in ("in_body", "in_close"):
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return Body(how)
     if how:
         pid = os.fork()
         if pid == 0:
@@ -55,6 +72,16 @@ def test_a_forked_child_that_comes_back_ends_alone(
         # The connection is in step, and new ones are taken.
         assert client.send("/").response().text == "here"
     assert get(server.port, "/").text == "here"
+
+
+@pytest.mark.parametrize("how", ["in_body", "in_close"])
+def test_a_body_that_forks_is_sent_once(serve: Callable, how: str) -> None:
+    # The validator wants its own way with an iterable.
+    server = serve(FORKING, validate=False)
+    with Client(server.port) as client:
+        for _ in range(3):
+            assert client.get(f"/{how}").text == "in the parent: more"
+        assert client.get("/").text == "here"
 
 
 PROCESSES = (
