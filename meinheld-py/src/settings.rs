@@ -1,6 +1,7 @@
 //! The settings of `meinheld.server`, each a setter and a getter. They hold from the next `listen`
 //! (backlog) or `run` (all others) on.
 
+use std::borrow::Cow;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use pyo3::types::{PyBool, PyFloat, PyInt};
 use crate::continuation::duration_of;
 use crate::raising::Saying;
 use crate::server::with_config;
+use crate::text;
 
 /// The least has room for the interpreter's own margins; the most is far beyond any use.
 const STACK_SIZES: RangeInclusive<usize> = 256 << 10..=1 << 30;
@@ -249,18 +251,33 @@ pub(crate) fn get_stop_idle_timeout() -> f64 {
     with_config(|config| config.stop_idle_timeout.as_secs_f64())
 }
 
-/// Sets whether headers whose names have an underscore are kept. They are dropped by default: in the
-/// environ `X_User` would be taken for `X-User`, which a proxy may have checked.
+/// Sets whether headers whose names have an underscore are kept; with "refuse" their requests are
+/// answered 400. They are dropped by default: in the environ `X_User` would be taken for `X-User`, which
+/// a proxy may have checked.
 #[pyfunction]
-pub(crate) fn set_underscore_headers(keep: bool) {
-    let choice = if keep { UnderscoreHeaders::Keep } else { UnderscoreHeaders::Drop };
+pub(crate) fn set_underscore_headers(keep: &Bound<'_, PyAny>) -> PyResult<()> {
+    let choice = match (keep.extract::<bool>(), keep.extract::<Cow<'_, str>>().as_deref()) {
+        (Ok(true), _) => UnderscoreHeaders::Keep,
+        (Ok(false), _) => UnderscoreHeaders::Drop,
+        (_, Ok("refuse")) => UnderscoreHeaders::Refuse,
+        _ => {
+            let shown = keep.repr()?;
+            let message =
+                format!("underscore_headers is {shown:.100} and must be True, False or 'refuse'");
+            return Err(PyTypeError::saying(message));
+        }
+    };
     with_config(|config| config.head.underscore_headers = choice);
+    Ok(())
 }
 
-/// Whether headers whose names have an underscore are kept.
+/// Whether headers whose names have an underscore are kept; "refuse" if their requests are not answered.
 #[pyfunction]
-pub(crate) fn get_underscore_headers() -> bool {
-    with_config(|config| config.head.underscore_headers == UnderscoreHeaders::Keep)
+pub(crate) fn get_underscore_headers(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    match with_config(|config| config.head.underscore_headers) {
+        UnderscoreHeaders::Refuse => Ok(text::utf_8(py, "refuse")?.into_any()),
+        choice => Ok(PyBool::new(py, choice == UnderscoreHeaders::Keep).to_owned().into_any()),
+    }
 }
 
 /// A whole number from one on.

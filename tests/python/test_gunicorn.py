@@ -351,6 +351,14 @@ def test_limits_of_heads(gunicorn: Callable[..., Gunicorn]) -> None:
     assert running.get("/", {f"X-{number}": "a" for number in range(9)})[0] == 431
 
 
+@pytest.mark.parametrize(("header_map", "status"), [("drop", 200), ("refuse", 400), ("dangerous", 200)])
+def test_header_map(gunicorn: Callable[..., Gunicorn], header_map: str, status: int) -> None:
+    """What becomes of a name with an underscore is what the setting says, without a warning."""
+    running = gunicorn(f"header_map = {header_map!r}")
+    assert running.get("/", {"X_User": "ann"})[0] == status
+    assert "header_map" not in running.output()
+
+
 def test_several_binds_and_long_poll(gunicorn: Callable[..., Gunicorn]) -> None:
     """Among them a unix socket; a request that waits is woken by one from elsewhere."""
     running = gunicorn("", "-b", "127.0.0.1:0", "-b", "unix:here.sock", "--preload")

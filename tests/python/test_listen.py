@@ -530,7 +530,7 @@ def test_headers_with_underscores_can_be_kept(tmp_path: Path) -> None:
         start_response("200 OK", [("Content-Type", "text/plain")])
         return [environ.get("HTTP_X_USER", "none").encode()]
 
-    for keep, answer in [(server.get_underscore_headers(), b"none"), (True, b"ann")]:
+    for keep, answer in [(server.get_underscore_headers(), b"none"), ("refuse", b"400 Bad Request\\n"), (True, b"ann")]:
         server.set_underscore_headers(keep)
         server.listen(("127.0.0.1", 0))
         def work(port=server.addresses()[0][1]):
@@ -539,6 +539,14 @@ def test_headers_with_underscores_can_be_kept(tmp_path: Path) -> None:
             assert connection.getresponse().read() == answer
             connection.close()
         serve(work)
-    assert server.get_underscore_headers()
+        assert server.get_underscore_headers() == keep
+    for wrong in [1, "keep", None]:
+        try:
+            server.set_underscore_headers(wrong)
+        except TypeError as error:
+            assert str(error) == f"underscore_headers is {wrong!r} and must be True, False or 'refuse'", error
+        else:
+            raise AssertionError(wrong)
+    assert server.get_underscore_headers() is True
     """
     run(tmp_path, program)

@@ -190,21 +190,21 @@ impl HeadIndex {
                     continue;
                 }
                 Some(known) => self.facts.note(known, header.value, self.fields.len())?,
-                None if is_dropped(name, limits) => {
-                    self.has_gaps = true;
-                    continue;
-                }
-                None => {}
+                None if !name.contains(&b'_') => {}
+                None => match limits.underscore_headers {
+                    UnderscoreHeaders::Keep => {}
+                    UnderscoreHeaders::Refuse => return Err(HeadError::HeaderUnderscore),
+                    UnderscoreHeaders::Drop => {
+                        self.has_gaps = true;
+                        continue;
+                    }
+                },
             }
             self.fields.push(FieldSpans { name: Span::of(name, bytes), value });
         }
         self.framing = self.facts.conclude(line.version)?;
         Ok(())
     }
-}
-
-fn is_dropped(name: &[u8], limits: &HeadLimits) -> bool {
-    limits.underscore_headers == UnderscoreHeaders::Drop && name.contains(&b'_')
 }
 
 struct RequestLine<'b> {
@@ -372,6 +372,12 @@ mod tests {
     #[test]
     fn underscore_names_and_proxy_never_become_cgi_variables_of_other_headers() {
         let wire = b"GET / HTTP/1.1\r\nHost: a\r\nX_A: 1\r\nProxy: 2\r\npRoXy: 3\r\nX-A: 4\r\n\r\n";
+        let limits =
+            HeadLimits { underscore_headers: UnderscoreHeaders::Refuse, ..HeadLimits::default() };
+        assert_eq!(parse_every_way(wire, &limits), Err(HeadError::HeaderUnderscore));
+        assert_eq!(HeadError::HeaderUnderscore.status(), 400);
+        let proxy = b"GET / HTTP/1.1\r\nHost: a\r\nProxy: 2\r\nX-A: 4\r\n\r\n";
+        assert!(parse_every_way(proxy, &limits).is_ok());
         let cases: &[(UnderscoreHeaders, &[&str])] = &[
             (UnderscoreHeaders::Drop, &["Host", "X-A"]),
             (UnderscoreHeaders::Keep, &["Host", "X_A", "X-A"]),

@@ -151,8 +151,6 @@ def warnings(cfg: Any) -> Iterator[str]:
             f"limit_request_fields is {cfg.limit_request_fields}; "
             f"the meinheld worker takes {HEADERS_MAX} at the most"
         )
-    if getattr(cfg, "header_map", "drop") == "refuse":
-        yield "header_map = 'refuse' is taken as 'drop' by the meinheld worker"
 
 
 def configure(cfg: Any) -> None:
@@ -164,7 +162,8 @@ def configure(cfg: Any) -> None:
         # What one worker leaves is another's.
         server.set_accepts_max(1)
     server.set_stop_idle_timeout(min(IDLE_SECONDS, grace_seconds(cfg) / 2))
-    server.set_underscore_headers(getattr(cfg, "header_map", "drop") == "dangerous")
+    header_map = getattr(cfg, "header_map", "drop")
+    server.set_underscore_headers("refuse" if header_map == "refuse" else header_map == "dangerous")
     configure_limits(cfg)
 
 

@@ -42,6 +42,9 @@ pub enum HeadError {
     SpaceBeforeColon,
     /// A field name that is no token, or no colon after it, RFC 9112 section 5: 400.
     HeaderName,
+    /// A field name with an underscore, where
+    /// [`UnderscoreHeaders::Refuse`](super::UnderscoreHeaders::Refuse) was chosen: 400.
+    HeaderUnderscore,
     /// A control character in a field value, RFC 9110 section 5.5: 400.
     HeaderValue,
     /// No Host with HTTP/1.1, RFC 9112 section 3.2: 400.
@@ -102,6 +105,7 @@ impl fmt::Display for HeadError {
             Self::LineFolding => "a header line begins with white space",
             Self::SpaceBeforeColon => "white space before the colon of a header",
             Self::HeaderName => "a header name is not a token followed by a colon",
+            Self::HeaderUnderscore => "a header name holds an underscore",
             Self::HeaderValue => "a header value holds a control character",
             Self::HostMissing => "the Host header is missing",
             Self::HostRepeated => "the Host header is repeated",

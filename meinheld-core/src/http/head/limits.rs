@@ -16,6 +16,8 @@ pub enum UnderscoreHeaders {
     Drop,
     /// It is kept like any other.
     Keep,
+    /// Its request is refused.
+    Refuse,
 }
 
 /// The bounds of a request head.
