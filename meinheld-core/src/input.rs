@@ -76,7 +76,9 @@ impl Buffers {
             return input;
         }
         let mut bytes = self.spare.pop().unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES));
-        bytes.extend_from_slice(input.unread());
+        if !input.is_empty() {
+            bytes.extend_from_slice(input.unread());
+        }
         Input { bytes, start: 0 }
     }
 
@@ -85,7 +87,7 @@ impl Buffers {
         if input.is_small() {
             return input;
         }
-        let kept = input.unread().to_vec();
+        let kept = if input.is_empty() { Vec::new() } else { input.unread().to_vec() };
         input.bytes.clear();
         if self.spare.len() < SPARE_BUFFERS_MAX {
             self.spare.push(input.bytes);

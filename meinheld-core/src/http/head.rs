@@ -224,7 +224,7 @@ fn strict_request_line<'b>(
     let (method, target) = (request.method?, request.path?);
     let version = if request.version? == 1 { Version::Http11 } else { Version::Http10 };
     let fits = method.len() <= METHOD_BYTES_MAX && target.len() <= limits.target_bytes_max;
-    let target_layout = TargetLayout::parse(method, target.as_bytes())?;
+    let target_layout = TargetLayout::parse(method.as_bytes(), target.as_bytes())?;
     (fits && ends_every_line_with_crlf(request.headers, head)).then_some(RequestLine {
         method,
         target,

@@ -91,13 +91,13 @@ impl TargetLayout {
     /// Finds the parts of `raw`; `None` if a character or the form is not allowed for `method`.
     ///
     /// Bytes from 0x80 on are taken: that they are UTF-8 is checked where the head is parsed.
-    pub(super) fn parse(method: &str, raw: &[u8]) -> Option<Self> {
+    pub(super) fn parse(method: &[u8], raw: &[u8]) -> Option<Self> {
         let (path_end, query) = split_query(raw)?;
         let whole = Self { path: Span::new(0, path_end), query, ..Self::default() };
         match (method, raw) {
-            ("CONNECT", _) => is_host_with_port(raw).then(|| Self::authority(raw)),
+            (b"CONNECT", _) => is_host_with_port(raw).then(|| Self::authority(raw)),
             (_, [b'/', ..]) => Some(whole),
-            ("OPTIONS", b"*") => Some(Self { form: TargetForm::Asterisk, ..whole }),
+            (b"OPTIONS", b"*") => Some(Self { form: TargetForm::Asterisk, ..whole }),
             _ => whole.absolute(raw, path_end),
         }
     }
@@ -165,7 +165,7 @@ mod tests {
     use crate::replay;
 
     fn parse<'b>(method: &str, raw: &'b str) -> Option<Target<'b>> {
-        let layout = TargetLayout::parse(method, raw.as_bytes())?;
+        let layout = TargetLayout::parse(method.as_bytes(), raw.as_bytes())?;
         Some(Target::new(raw.as_bytes(), layout))
     }
 

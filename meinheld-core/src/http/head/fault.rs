@@ -61,7 +61,6 @@ impl<'b> Reader<'b> {
         let method = self.method()?;
         let target = self.target(limits)?;
         self.version()?;
-        let method = str::from_utf8(method).map_err(|_| HeadError::Method)?;
         // After the version, so that the preface of HTTP/2 is answered with 505.
         TargetLayout::parse(method, target).ok_or(HeadError::TargetForm)?;
         Ok(())

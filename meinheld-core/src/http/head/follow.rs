@@ -148,8 +148,7 @@ impl HeadIndex {
         {
             return None;
         }
-        let method = str::from_utf8(self.method.slice(bytes)).ok()?;
-        self.target_layout = TargetLayout::parse(method, target)?;
+        self.target_layout = TargetLayout::parse(self.method.slice(bytes), target)?;
         self.target = Span::of(target, bytes);
         Some(line.len())
     }
