@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,15 @@ def app(environ, start_response):
             environ[key] = "spoilt"
     environ["HTTP_NEW"] = "spoilt"
     environ.pop("QUERY_STRING")
+    start_response("200 OK", [("Content-Type", "application/json")])
+    return [json.dumps(shown).encode()]
+"""
+
+#: It leaves its environ as it is, so that the next request of the connection may have the same one.
+LEAVING = """
+import json
+def app(environ, start_response):
+    shown = {key: value for key, value in environ.items() if type(value) is str}
     start_response("200 OK", [("Content-Type", "application/json")])
     return [json.dumps(shown).encode()]
 """
@@ -59,6 +69,19 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
         yield lab
 
 
+@pytest.fixture(scope="module", params=["spoils its environ", "leaves its environ"])
+def lab_and_name(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Lab, str]]:
+    """A server for each application, and its name there."""
+    with running_lab(tmp_path_factory.mktemp("environ-course")) as lab:
+        if request.param.startswith("spoils"):
+            yield lab, lab.define(SOURCE)
+        else:
+            # The validator would change the environ.
+            yield lab, lab.define(LEAVING, validate=False)
+
+
 def request(name: str, method: str, target: str, headers: str) -> bytes:
     """A request's bytes."""
     text = f"{method} {target} HTTP/1.1\r\nHost: x.test\r\nX-App: {name}\r\n{headers}\r\n"
@@ -66,9 +89,11 @@ def request(name: str, method: str, target: str, headers: str) -> bytes:
 
 
 @pytest.mark.parametrize("times", [1, 2, 3])
-def test_each_environ_is_as_on_a_fresh_connection(lab: Lab, times: int) -> None:
+def test_each_environ_is_as_on_a_fresh_connection(
+    lab_and_name: tuple[Lab, str], times: int
+) -> None:
     """In any order of requests that are the same, or nearly."""
-    name = lab.define(SOURCE)
+    lab, name = lab_and_name
     shown, expected = [], []
     with lab.connect() as kept:
         for each in REQUESTS:
@@ -108,10 +133,12 @@ def some_changes(chance: random.Random, target: str, headers: list[tuple[str, st
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_any_course_of_requests_has_the_environs_of_fresh_connections(lab: Lab, seed: int) -> None:
+def test_any_course_of_requests_has_the_environs_of_fresh_connections(
+    lab_and_name: tuple[Lab, str], seed: int
+) -> None:
     """Values and targets change, lines come and go."""
     chance = random.Random(seed)
-    name = lab.define(SOURCE)
+    lab, name = lab_and_name
     target, headers = "/", [("Cookie", "a"), ("Accept", "b")]
     with lab.connect() as kept:
         for _ in range(150):

@@ -411,3 +411,55 @@ def test_a_changed_environ_is_nobody_elses(tmp_path: Path) -> None:
     serve(main, app=app)
     """
     assert run_program(tmp_path, source).notes == [1]
+
+
+def test_more_connections_than_are_remembered_wait_at_once(tmp_path: Path) -> None:
+    """Each request has its own environ while all of them wait, and after it; round by round."""
+    source = r"""
+    COUNT, ROUNDS = 600, 5
+    waiting = []
+
+    def app(environ, start_response):
+        def shown():
+            keys = ("REMOTE_PORT", "HTTP_X_PORT", "QUERY_STRING", "HTTP_X_ROUND", "HTTP_X_KEPT")
+            return [environ.get(key) for key in keys]
+        before = shown()
+        waiting.append(environ[CONTINUATION_KEY])
+        told = environ[CONTINUATION_KEY].suspend()
+        after = shown()
+        right = before == after == [before[0], before[0], before[3] + told, before[3], None]
+        if before[3] == "2" and int(before[0]) % 3 == 0:
+            # Some change theirs, so that the others get copies.
+            environ["HTTP_X_KEPT"] = "1"
+        start_response("200 OK", [("Content-Length", "1")])
+        return [b"r" if right else b"w"]
+
+    def talk():
+        connections = [socket.create_connection(server.addresses_of_run[0], timeout=20) for _ in range(COUNT)]
+        for round in range(ROUNDS):
+            for connection in connections:
+                port = connection.getsockname()[1]
+                head = f"GET /?{round}told HTTP/1.1\r\nHost: a\r\nX-Port: {port}\r\nX-Round: {round}\r\n\r\n"
+                connection.sendall(head.encode())
+            answers = b""
+            for connection in connections:
+                received = b""
+                while b"\r\n\r\n" not in received or not received.endswith((b"r", b"w")):
+                    received += connection.recv(4096)
+                answers += received[-1:]
+            notes.append(answers == b"r" * COUNT)
+
+    def main():
+        thread = threading.Thread(target=talk)
+        thread.start()
+        while thread.is_alive():
+            server.sleep(0.002)
+            if len(waiting) == COUNT:
+                for continuation in waiting:
+                    continuation.resume("told")
+                waiting.clear()
+                del continuation
+
+    serve(main, app=app)
+    """
+    assert run_program(tmp_path, source).notes == [True] * 5
