@@ -21,6 +21,7 @@ from wire import Client, get, wait_until
 CROWD_MAX = 10_000
 DESCRIPTORS = 12_000
 RSS_KIB_A_REQUEST_MAX = 32
+STACKS_BYTES_MIN = 512 << 20
 
 PARKED = (
     ROUTES
@@ -127,6 +128,60 @@ def test_a_thousand_wait_and_one_wakes_them_all(serve: Callable) -> None:
         assert get(server.port, "/wake_all").text == "1000"
         waiting.obeys("read")
     wait_for_parked(server.port, 0)
+
+
+def stack_pages(pid: int) -> int:
+    """How many pages are there of the mappings that stacks are cut from, which nothing else is as large as."""
+    pages, low, high = 0, 0, 0
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        name, *fields = line.split()
+        if not name.endswith(":"):
+            low, high = (int(bound, 16) for bound in name.split("-"))
+        elif name == "Rss:" and high - low >= STACKS_BYTES_MIN:
+            pages += int(fields[0]) * 1024 // resource.getpagesize()
+    return pages
+
+
+#: The plainest application that parks: what it calls before has frames on the same stack.
+PLAIN = """
+from meinheld.middleware import CONTINUATION_KEY, ContinuationMiddleware
+
+parked = []
+
+def respond(start_response, text):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [text.encode()]
+
+@ContinuationMiddleware
+def app(environ, start_response):
+    if environ["PATH_INFO"] == "/parked":
+        return respond(start_response, str(sum(c.suspended for c in parked)))
+    if environ["PATH_INFO"] == "/wake_all":
+        for c in parked:
+            c.resume()
+        return respond(start_response, str(len(parked)))
+    c = environ[CONTINUATION_KEY]
+    parked.append(c)
+    c.suspend()
+    return respond(start_response, repr(environ["QUERY_STRING"].removeprefix("name=")))
+"""
+
+
+@pytest.mark.skipif(hasattr(sys, "gettotalrefcount"), reason="frames are larger in a debug build")
+def test_a_parked_request_keeps_one_page_of_stack(serve: Callable) -> None:
+    """The frames of C and of Python, and what is kept of the thread state, share it."""
+    server = serve(PLAIN, validate=False)
+    count = 500
+    wait_for_parked(server.port, 0)
+    before = stack_pages(server.pid)
+    assert before > 0, "the mapping is recognised"
+    with crowd(server.port, count) as waiting:
+        wait_for_parked(server.port, count)
+        pages = stack_pages(server.pid) - before
+        assert get(server.port, "/wake_all").text == str(count)
+        waiting.obeys("read")
+    # The collector's frames lie deeper, and where it runs is chance.
+    assert count * 0.9 <= pages <= count * 1.1
 
 
 def test_ten_thousand_wait_in_one_process(serve: Callable) -> None:
