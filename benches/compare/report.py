@@ -75,12 +75,16 @@ def counted(kinds: list[Kind]) -> Table:
 
 def ours() -> list[str]:
     """What is measured of meinheld alone."""
-    spawned = BENCHES / "spawned.py"
-    told = subprocess.run(
-        [sys.executable, str(spawned)], capture_output=True, text=True, timeout=SPAWNED_SECONDS, check=False
-    )
-    line = told.stdout.strip() or f"failed: {told.stderr.strip()[-160:]}"
+    bill = [" ".join(line.split()) for line in told_by("parked.py").splitlines()]
     return [
-        f"- Spawned coroutines: {line}.",
+        f"- Spawned coroutines: {told_by('spawned.py')}.",
+        f"- {bill[0]} {'; '.join(bill[1:])}.",
         f"- `import meinheld.server` takes {startup.milliseconds():.1f} ms more than `pass`.",
     ]
+
+
+def told_by(script: str) -> str:
+    """What one of the other benches prints."""
+    command = [sys.executable, str(BENCHES / script)]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=SPAWNED_SECONDS, check=False)
+    return told.stdout.strip() or f"failed: {told.stderr.strip()[-160:]}"

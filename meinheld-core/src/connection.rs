@@ -362,6 +362,12 @@ impl From<u64> for Token {
 mod tests {
     use super::*;
 
+    /// Thousands wait.
+    #[test]
+    fn a_connection_stays_small() {
+        assert!(size_of::<Connection>() <= 256, "{}", size_of::<Connection>());
+    }
+
     #[test]
     fn tokens_survive_the_way_through_the_kernel() {
         let id = ConnectionId { index: u32::MAX, generation: 0x7fff_ffff };

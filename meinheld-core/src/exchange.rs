@@ -472,3 +472,15 @@ impl Exchange {
         readable && !shared.stopping.get() && !shared.config.keep_alive_timeout.is_zero()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each request that waits has one, and moves it about.
+    #[test]
+    fn an_exchange_stays_small() {
+        assert!(size_of::<Exchange>() <= 48, "{}", size_of::<Exchange>());
+        assert!(size_of::<State>() <= 152, "{}", size_of::<State>());
+    }
+}

@@ -307,6 +307,12 @@ mod tests {
         Coroutine::new(stack, Some(Box::new(host)))
     }
 
+    /// Each coroutine has one; a hundred thousand may wait.
+    #[test]
+    fn a_port_stays_small() {
+        assert!(size_of::<Port>() <= 144, "{}", size_of::<Port>());
+    }
+
     #[test]
     fn the_reserved_bytes_outlive_the_hosts_state() {
         drop(coroutine());

@@ -416,6 +416,11 @@ mod tests {
     }
 
     #[test]
+    fn a_slot_stays_small() {
+        assert!(size_of::<Slot>() <= 144, "{}", size_of::<Slot>());
+    }
+
+    #[test]
     fn a_ticket_wakes_its_own_park_once() {
         let mut tasks = Tasks::default();
         let (id, ticket) = parked(&mut tasks, None);
