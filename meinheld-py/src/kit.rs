@@ -6,9 +6,9 @@
 //! ```
 //!
 //! INVARIANT: what an application can still reach never serves another request. A kit is taken only if
-//! nobody but the kit has any of its objects, strongly or weakly; that is looked at when it is taken,
-//! since the collector shows an idle object, too, to who asks it. One that was left behind is closed for
-//! good: its objects refuse, as they do after any request. Not here: what the objects do.
+//! nobody but the kit has any of its objects, strongly or weakly, or its lane; that is looked at when it
+//! is taken, since the collector shows an idle object, too, to who asks it. One that was left behind is
+//! closed for good: its objects refuse, as they do after any request. Not here: what the objects do.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -27,6 +27,10 @@ use crate::start_response::{EarlyHints, StartResponse};
 
 /// How many are idle at the most; each takes about a kilobyte.
 const IDLE_MAX: usize = 64;
+
+/// Who has a kit's lane, beside its continuation: itself, the input, the early hints, the client, the
+/// starter and its `write`. Others are continuations that the client has made.
+const LANE_OWNERS: usize = 6;
 
 /// The kits that wait for a request.
 pub(crate) struct Kits {
@@ -164,7 +168,9 @@ impl Kit {
     pub(crate) fn is_let_go(&self, py: Python<'_>, environs: isize) -> bool {
         let (parts, owners) = (&self.0, 1 + environs);
         let (client, starter) = (&parts.client, &parts.starter);
-        has_only(py, &parts.input, owners)
+        let sharers = LANE_OWNERS + usize::from(parts.continuation.is_some());
+        parts.lane.owners() == sharers
+            && has_only(py, &parts.input, owners)
             && has_only(py, &parts.early_hints, owners)
             && (has_only(py, client, owners) && !client.get().has_own(py))
             && parts.continuation.as_ref().is_none_or(|it| has_only(py, it, owners))

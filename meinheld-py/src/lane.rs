@@ -78,6 +78,11 @@ impl Lane {
         true
     }
 
+    /// How many have the lane.
+    pub(crate) fn owners(&self) -> usize {
+        Rc::strong_count(&self.slot)
+    }
+
     /// The client of the request; `None` before the first.
     pub(crate) fn client(&self) -> Option<Client> {
         self.slot.client.borrow().clone()

@@ -17,13 +17,14 @@ pub(crate) fn has_only<T>(_py: Python<'_>, object: &Py<T>, owners: isize) -> boo
     unsafe { ffi::Py_REFCNT(object.as_ptr()) == owners }
 }
 
-/// The same for a built-in function, which must not be weakly referenced either.
+/// The same for a built-in method, which must not be weakly referenced either, nor have been given a
+/// `__module__`, the only attribute that it takes.
 pub(crate) fn function_has_only(py: Python<'_>, function: &Py<PyCFunction>, owners: isize) -> bool {
     let object: *const ffi::PyCFunctionObject = function.as_ptr().cast();
     // SAFETY: attached, by `py`, so that nobody changes the object meanwhile. It is alive, since a
     // reference is lent, and a `PyCFunctionObject`, since its type was checked when it was cast.
-    let weak = unsafe { (*object).m_weakreflist };
-    has_only(py, function, owners) && weak.is_null()
+    let (weak, module) = unsafe { ((*object).m_weakreflist, (*object).m_module) };
+    has_only(py, function, owners) && weak.is_null() && module.is_null()
 }
 
 /// Whether [`dict_version`] tells anything: `CPython` counts up to 3.13.

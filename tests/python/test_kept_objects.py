@@ -128,6 +128,7 @@ def things_of(environ, start_response):
         "early_hints": environ["wsgi.early_hints"],
         "client": environ[CLIENT_KEY],
         "continuation": environ[CONTINUATION_KEY],
+        "made": environ[CLIENT_KEY].continuation(),
         "start_response": start_response,
         "write": write,
     }
@@ -138,6 +139,9 @@ USES = {
     "early_hints": lambda kept: kind(kept, [("Link", "x")]),
     "client": lambda kept: [kept.connected, kept.get_fd(), kind(kept.set_closed, True)],
     "continuation": lambda kept: [
+        kept.suspended, kept.connected, kind(kept.resume, 1), kind(kept.suspend, 0.001)
+    ],
+    "made": lambda kept: [
         kept.suspended, kept.connected, kind(kept.resume, 1), kind(kept.suspend, 0.001)
     ],
     "start_response": lambda kept: [
@@ -210,6 +214,12 @@ REFUSALS = {
         "ContinuationError: its request has ended",
         "ContinuationError: cannot suspend here: this continuation belongs to another request",
     ],
+    "made": [
+        False,
+        False,
+        "ContinuationError: its request has ended",
+        "ContinuationError: cannot suspend here: this continuation belongs to another request",
+    ],
     "start_response": [
         "AssertionError: start_response was called a second time without exc_info (PEP 3333)",
         ENDED,
@@ -261,6 +271,8 @@ def test_nothing_of_a_request_shows_in_the_next(tmp_path: Path) -> None:
             thread.join()
         elif path == "/made-another":
             notes.append(repr(type(environ[CLIENT_KEY].continuation()).__name__))
+        elif path == "/names-a-module":
+            start_response.__module__ = "the first one's"
         elif path == "/raises":
             raise ValueError("meant to fail")
         elif path == "/times-out":
@@ -270,14 +282,14 @@ def test_nothing_of_a_request_shows_in_the_next(tmp_path: Path) -> None:
         elif path == "/muted":
             environ[CLIENT_KEY].set_closed(True)
         elif path == "/look":
-            notes.append([body.read().decode(), kind(c.suspend, 0.001), environ[CLIENT_KEY].connected, repr(c)[-15:]])
+            notes.append([body.read().decode(), kind(c.suspend, 0.001), environ[CLIENT_KEY].connected, repr(c)[-15:], start_response.__module__])
         start_response("200 OK", [("Content-Length", "1")])
         return [b"x"]
 
     def main():
         def talk():
             client = http.client.HTTPConnection("127.0.0.1", server.addresses_of_run[0][1], timeout=10)
-            for path in ("reads-ahead", "resumed-early", "made-another", "raises", "times-out", "unstarted", "muted"):
+            for path in ("reads-ahead", "resumed-early", "made-another", "names-a-module", "raises", "times-out", "unstarted", "muted"):
                 for each, content in ((path, b"one\ntwo\n"), ("look", b"")):
                     client.request("POST", "/" + each, content)
                     answer = kind(lambda: client.getresponse())
@@ -294,11 +306,12 @@ def test_nothing_of_a_request_shows_in_the_next(tmp_path: Path) -> None:
     serve(main, app=app)
     """
     notes = run_program(tmp_path, source).notes
-    look = [["", "timeout: timed out: not resumed in time", True, " not suspended>"], ["look", 200]]
+    look = [["", "timeout: timed out: not resumed in time", True, " not suspended>", None], ["look", 200]]
     assert notes == [
         *("one\n", ["reads-ahead", 200], *look),
         *(["resumed-early", 200], *look),
         *("'Continuation'", ["made-another", 200], *look),
+        *(["names-a-module", 200], *look),
         *(["raises", 500], *look),
         *(["times-out", 500], *look),
         *(["unstarted", 500], *look),
