@@ -390,13 +390,14 @@ impl<'py> Call<'_, 'py> {
             // What was to be said has been said, in another protocol or on the descriptor itself.
             return Ok(());
         }
+        if let Some(piece) = only_piece(body) {
+            return self.send_only(&piece);
+        }
         if let Ok(wrapper) = body.cast::<FileWrapper>() {
             return self.send_wrapped(wrapper);
         }
-        match sequence_length(body) {
-            Some(1) => return self.send_only(&body.get_item(0)?),
-            Some(_) => self.announce_length(body)?,
-            None => {}
+        if sequence_length(body).is_some() {
+            self.announce_length(body)?;
         }
         self.send_pieces(body)
     }
@@ -459,6 +460,15 @@ impl<'py> Call<'_, 'py> {
 fn send_piece(exchange: &mut Exchange, piece: &[u8]) -> io::Result<bool> {
     exchange.write_soon(piece)?;
     Ok(exchange.is_body_over())
+}
+
+/// The piece of a list or a tuple that has one.
+fn only_piece<'py>(body: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
+    if let Ok(list) = body.cast_exact::<PyList>() {
+        return if list.len() == 1 { list.get_item(0).ok() } else { None };
+    }
+    let tuple = body.cast_exact::<PyTuple>().ok()?;
+    if tuple.len() == 1 { tuple.get_item(0).ok() } else { None }
 }
 
 /// How many pieces a list or a tuple has; other iterables may not be asked.
