@@ -77,6 +77,9 @@ fn compile(directories: &[PathBuf]) {
     let mut build = cc::Build::new();
     build.file(Path::new(SOURCES).join("state.c")).file(UNWINDING).flag("-fexceptions");
     build.std("gnu11").warnings(true).extra_warnings(true);
+    // The headers of Debian's debug builds are links to the others', but for pyconfig.h: to follow them
+    // would find that of the others, too.
+    build.flag_if_supported("-fno-canonical-system-headers");
     // As system headers, so that the warnings are about our code only.
     for directory in directories {
         for part in ["", "internal", "internal/mimalloc"] {
