@@ -50,11 +50,6 @@ impl LogFile {
         Ok(LogFile { fd, status: sys::file_status(fd)?, path })
     }
 
-    /// The descriptor.
-    pub fn fd(&self) -> RawFd {
-        self.fd
-    }
-
     /// Whether another file, or none, is where this one lay.
     pub fn has_moved(&self) -> bool {
         let Some(path) = &self.path else { return false };

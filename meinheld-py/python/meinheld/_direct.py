@@ -37,7 +37,8 @@ class Target(NamedTuple):
     #: What opens the file anew if another one is at the path, and the path.
     reopen: Callable[[], None] | None
     path: str | None
-    #: Objects, their attributes, and the values of those.
+    #: Objects, their attributes, and the values of those; for an attribute of the object alone, its
+    #: dictionary, which is quicker to look into.
     watched: list[tuple[object, str, object]]
 
 
@@ -54,8 +55,8 @@ def target_of_hook(access: object) -> Target | None:
     target = target_of(logger.access_log)
     if target is None or logger.access_log_format != COMBINED:
         return None
-    target.watched.append((logger, "access_log_format", logger.access_log_format))
-    target.watched.append((logger, "access_log", logger.access_log))
+    target.watched.append((logger, "access_log_format", COMBINED))
+    watch(target.watched, logger, "access_log")
     return target
 
 
@@ -80,7 +81,7 @@ def handlers_of(logger: Any, watched: list[tuple[object, str, object]]) -> list[
     if logging.getLogRecordFactory() is not logging.LogRecord or logger.disabled or logger.filters:
         return None
     watch(watched, logger, "disabled", "filters")
-    watch(watched, logger.manager, "disable")
+    watch(watched, logger.manager, "_disable")
     handlers: list[Any] = []
     one = logger
     while one is not None:
@@ -89,17 +90,17 @@ def handlers_of(logger: Any, watched: list[tuple[object, str, object]]) -> list[
         if not are_stock(logging, type(one), LOGGER_METHODS) or has_own(one, LOGGER_METHODS):
             return None
         handlers.extend(one.handlers)
-        watched.append((one, "handlers", list(one.handlers)))
-        watch(watched, one, "level", "propagate", "parent")
+        watch(watched, one, "handlers", "level", "propagate", "parent")
         one = one.parent if one.propagate else None
     return handlers
 
 
 def watch(watched: list[tuple[object, str, object]], owner: object, *names: str) -> None:
     """Note what some attributes are now."""
+    own = vars(owner)
     for name in names:
-        value = getattr(owner, name)
-        watched.append((owner, name, list(value) if isinstance(value, list) else value))
+        value = own[name]
+        watched.append((own, name, list(value) if isinstance(value, list) else value))
 
 
 def is_plain(handler: Any) -> bool:
