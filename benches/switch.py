@@ -1,9 +1,10 @@
 """What a switch costs from Python, beside greenlet's: run it with the interpreter to measure (make bench-switch).
 
 `suspend+resume`: of a thousand parked requests each is resumed, runs, and suspends again; the time of one. greenlet
-does the same with as many greenlets: a switch there and one back. `start+finish`: a task that does nothing, spawned
+does the same with as many greenlets: a switch there and one back. The loops that do so are measured with it, theirs and
+ours; `of which loops` is what they take around calls that do nothing. `start+finish`: a task that does nothing, spawned
 and joined in batches, against a greenlet made and run. `parked`: what a spawned task parked three frames deep adds to
-the process, against a greenlet. The best of several runs; clocks are noisy, ratios less so.
+the process, against a greenlet. The best of a hundred short runs, of which some find the machine quiet.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from meinheld import server
 from meinheld.middleware import CONTINUATION_KEY, ContinuationMiddleware
 
 CROWD = 1_000
-ROUNDS = 200
+ROUNDS = 10
 PARKED = 5_000
-RUNS = 5
+RUNS = 100
 
 members: list[Any] = []
 leader: list[Any] = []
@@ -52,6 +53,7 @@ def follow(c: Any) -> None:
 def lead(c: Any) -> None:
     leader.append(c)
     best("suspend+resume", lambda: round_trips(c))
+    best("of which loops", loops)
     best("start+finish", spawn_and_join)
     results["parked"] = parked_bytes()
     for member in members:
@@ -68,17 +70,35 @@ def round_trips(c: Any) -> float:
     return (time.perf_counter() - begin) / ROUNDS / CROWD * 1e9
 
 
+def loops() -> float:
+    """The same loops, around built-in methods that do nothing."""
+    suspend = [].clear
+    resumes = [{}.get for _ in members]
+
+    def wait() -> None:
+        for _ in range(ROUNDS * CROWD):
+            if suspend():
+                return
+
+    begin = time.perf_counter()
+    for _ in range(ROUNDS):
+        for resume in resumes:
+            resume(False)
+    wait()
+    return (time.perf_counter() - begin) / ROUNDS / CROWD * 1e9
+
+
 def nothing() -> None:
     pass
 
 
 def spawn_and_join() -> float:
     begin = time.perf_counter()
-    for _ in range(20):
+    for _ in range(2):
         for _ in range(CROWD - 1):
             server.spawn(nothing)
         server.spawn(nothing).join()
-    return (time.perf_counter() - begin) / 20 / CROWD * 1e9
+    return (time.perf_counter() - begin) / 2 / CROWD * 1e9
 
 
 def three_deep(wait: Callable[[], Any]) -> Any:
@@ -145,9 +165,9 @@ def measure_greenlet() -> dict[str, float]:
 
     def start_and_finish() -> float:
         begin = time.perf_counter()
-        for _ in range(20 * CROWD):
+        for _ in range(CROWD):
             greenlet.greenlet(nothing).switch()
-        return (time.perf_counter() - begin) / 20 / CROWD * 1e9
+        return (time.perf_counter() - begin) / CROWD * 1e9
 
     crowd = [greenlet.greenlet(wait) for _ in range(CROWD)]
     switches = [each.switch for each in crowd]
@@ -177,7 +197,7 @@ def main() -> None:
         greenlets = {}
     for name, figure in results.items():
         unit, scale = ("KiB", 1024) if name == "parked" else ("ns", 1)
-        beside = f"; greenlet {greenlets[name] / scale:.1f} {unit}" if greenlets else ""
+        beside = f"; greenlet {greenlets[name] / scale:.1f} {unit}" if name in greenlets else ""
         print(f"CPython {platform.python_version()}  {name}: {figure / scale:.1f} {unit}{beside}")
 
 
