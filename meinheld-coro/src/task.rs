@@ -197,6 +197,7 @@ impl Tasks {
     }
 
     /// Stores the coroutine of a task that has parked.
+    #[inline]
     pub(crate) fn store(&mut self, id: TaskId, coroutine: Coroutine) {
         if let Some(slot) = self.slot_mut(id) {
             slot.work = Some(Work::Coroutine(coroutine));
@@ -371,6 +372,7 @@ impl Tasks {
         self.slots.drain().filter_map(|slot| slot.work).collect()
     }
 
+    #[inline]
     fn slot_mut(&mut self, id: TaskId) -> Option<&mut Slot> {
         self.slots.get_mut(id.index as usize).filter(|slot| slot.id == id)
     }

@@ -11,11 +11,17 @@
 /* No two states of dicts have one number. */
 static uint64_t modules_version = 0;
 
+/* The interpreter's own, which it keeps; NULL until it is asked for it. */
+static PyDictObject *modules = NULL;
+
 static int
 take_modules_changed(void)
 {
+    if (modules == NULL) {
+        modules = (PyDictObject *)PyImport_GetModuleDict();
+    }
     uint64_t before = modules_version;
-    modules_version = ((PyDictObject *)PyImport_GetModuleDict())->ma_version_tag;
+    modules_version = modules->ma_version_tag;
     return modules_version != before;
 }
 
