@@ -41,7 +41,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="benches/compare", description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3, help="of all servers in turn (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=0.7, help="for each load (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=0.5, help="for each load (%(default)s)")
     parser.add_argument(
         "--minutes", type=float, default=13, help="no round begins that would not end in time (%(default)s)"
     )
