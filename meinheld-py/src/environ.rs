@@ -19,8 +19,10 @@ use crate::kit::Kit;
 use crate::templates::{Loan, Template, Templates};
 use crate::text::latin_1;
 
-/// How many header names are kept; more would let clients fill the memory.
+/// How many header names are kept, and how long one is at the most; more would let clients fill the
+/// memory.
 const NAMES_MAX: usize = 512;
+const NAME_BYTES_MAX: usize = 128;
 
 /// How many headers of a request are expected where the last one had them.
 const POSITIONS_MAX: usize = 32;
@@ -293,7 +295,7 @@ impl Environs {
             _ => format!("HTTP_{upper}"),
         };
         let mut keys = self.keys.borrow_mut();
-        if keys.len() >= NAMES_MAX {
+        if keys.len() >= NAMES_MAX || name.len() > NAME_BYTES_MAX {
             // Not interned: CPython 3.12 never forgets what is.
             return PyString::new(py, &key);
         }

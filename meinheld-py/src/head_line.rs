@@ -20,6 +20,9 @@ use crate::environ::have_one_key;
 /// How many connections are remembered.
 const SLOTS: usize = 512;
 
+/// A longer line is not kept, in bytes: clients could fill the memory with them.
+const KEPT_BYTES_MAX: usize = 2 * 1024;
+
 /// A line without its time, its status and its bytes.
 #[derive(Default)]
 pub(crate) struct HeadLine {
@@ -108,6 +111,9 @@ impl HeadLines {
             line.set_peer(connection);
             line.set_head(head);
             slot.line = Rc::new(line);
+        }
+        if slot.line.text.len() > KEPT_BYTES_MAX {
+            return std::mem::take(slot).line;
         }
         Rc::clone(&slot.line)
     }

@@ -12,7 +12,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -444,6 +444,27 @@ def test_requests_of_one_connection_have_lines_of_their_own(tmp_path: Path) -> N
         shown = [(line.split()[5], line.split('"')[-2]) for line in direct[::2]]
         expected = [("/a", "-"), ("/a", "-"), ("/b", "x"), ("/b", "x"), ("/b", "longer,two"), ("/c", "-"), ("/c", "-"), ("/a", "-")]
         assert shown == expected
+
+
+def test_long_heads_are_forgotten(tmp_path: Path) -> None:
+    """Neither their lines nor the names in them stay in memory, however many connections send them."""
+    with running_lab(tmp_path, APP, access_log="log") as lab, ExitStack() as stack:
+
+        def resident() -> int:
+            """The server's memory in KiB."""
+            status = Path(f"/proc/{lab.server.pid}/status").read_text()
+            return int(status.split("VmRSS:")[1].split()[0])
+
+        wires = [stack.enter_context(lab.connect()) for _ in range(500)]
+        for wire in wires:
+            assert wire.send(get("/a")).response().status == 200
+        before = resident()
+        for number, wire in enumerate(wires):
+            # Each takes up 120,000 bytes in its line, and 60,000 as a name and its key.
+            for header in (f"User-Agent: {30_000 * chr(0xff)}\r\n", f"N{number}{30_000 * 'n'}: 1\r\n"):
+                assert wire.send(get("/a", header)).response().status == 200
+        lines(lab, 3 * len(wires))
+        assert resident() - before < 16 * 1024
 
 
 def test_a_head_is_not_taken_for_one_before_another_logger(tmp_path: Path) -> None:
