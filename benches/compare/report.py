@@ -17,7 +17,7 @@ from table import Table
 from workloads import LOGGED, WORKLOADS
 
 BENCHES = Path(__file__).resolve().parents[1]
-SPAWNED_SECONDS = 120
+BENCH_SECONDS = 120
 # Servers that are one process, so that valgrind counts for them, and what is counted.
 COUNTED = (OURS, "bjoern", "fastwsgi", "freastal")
 SCENARIOS = ("w1", "w4", "w4-varying", "close")
@@ -64,23 +64,11 @@ def counted(kinds: list[Kind]) -> Table:
     names = [kind.name for kind in kinds if kind.name in COUNTED]
     table = Table("Instructions in user mode, by callgrind", names, "a request", rising=False)
     for name in names if shutil.which("valgrind") else []:
-        command = [sys.executable, str(BENCHES / "instructions"), "--server", name, *SCENARIOS]
-        for line in told_by(command).splitlines():
+        told = told_by("instructions", "--server", name, *SCENARIOS, seconds=COUNT_SECONDS)
+        for line in told.splitlines():
             if found := COUNT.match(line):
                 table.cell(found[2], name).values.append(float(found[1].replace(",", "")))
     return table
-
-
-def told_by(command: list[str]) -> str:
-    """What a command prints within its time; then it ends, and what it has started."""
-    pipe, null = subprocess.PIPE, subprocess.DEVNULL
-    process = subprocess.Popen(command, stdout=pipe, stderr=null, text=True, start_new_session=True)
-    with process:
-        try:
-            return process.communicate(timeout=COUNT_SECONDS)[0]
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            return process.communicate()[0]
 
 
 def ours() -> list[str]:
@@ -93,8 +81,15 @@ def ours() -> list[str]:
     ]
 
 
-def told_by(script: str) -> str:
-    """What one of the other benches prints."""
-    command = [sys.executable, str(BENCHES / script)]
-    told = subprocess.run(command, capture_output=True, text=True, timeout=SPAWNED_SECONDS, check=False)
-    return told.stdout.strip() or f"failed: {told.stderr.strip()[-160:]}"
+def told_by(script: str, *words: str, seconds: float = BENCH_SECONDS) -> str:
+    """What one of the other benches prints within its time; then it ends, and what it has started."""
+    command, pipe = [sys.executable, str(BENCHES / script), *words], subprocess.PIPE
+    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+    with process:
+        try:
+            out, error = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            out, error = process.communicate()
+            error = error or f"it did not end within {seconds:.0f} s"
+    return out.strip() or f"failed: {error.strip()[-160:]}"
