@@ -225,10 +225,13 @@ builtins.last = Last()
 @pytest.mark.parametrize("what", ["sleeps", "joins", "waits", "computes"])
 def test_daemon_threads_at_the_very_end(tmp_path: Path, what: str) -> None:
     (tmp_path / "program.py").write_text(BUSY)
-    command = [sys.executable, "program.py", what]
+    command = [sys.executable, "-W", "ignore", "program.py", what]
     for _ in range(2):
         ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=END_SECONDS)
-        assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+        assert (ended.returncode, ended.stdout) == (0, "")
+        # A request that goes on in spite of all may be broken off where nothing catches it.
+        assert what == "computes" or ended.stderr == ""
+        assert "fatal" not in ended.stderr.lower(), ended.stderr
 
 
 COMPUTES = """
@@ -258,6 +261,6 @@ sys.exit(3)
 
 def test_a_request_that_computes_at_exit_is_broken_off(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(COMPUTES)
-    command = [sys.executable, "program.py"]
+    command = [sys.executable, "-W", "ignore", "program.py"]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=END_SECONDS)
     assert (ended.returncode, ended.stdout, ended.stderr) == (3, "finally\n", "")
