@@ -35,7 +35,8 @@ import contextvars, gc, os, threading
 
 variable = contextvars.ContextVar("variable", default=None)
 local = threading.local()
-server.set_keepalive(60)
+# The idle clients stay for as long as the slowest kind takes.
+server.set_keepalive(3600)
 
 class Odd(Exception):
     pass
