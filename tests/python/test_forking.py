@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -265,6 +267,50 @@ def test_a_child_that_outlives_the_server_keeps_no_connection_open(
         finally:
             os.kill(child, signal.SIGTERM)
         wait_until(lambda: not is_alive(child), "SIGTERM ends the child")
+
+
+SIGNALLED_EARLY = """
+import os, signal
+from collections.abc import Callable
+
+at_birth: list[Callable[[], None]] = []
+# Hooks run in the order of their registration: this one before the server's.
+os.register_at_fork(after_in_child=lambda: [each() for each in at_birth])
+
+from meinheld import server
+
+def status():
+    pid = os.fork()
+    if pid == 0:
+        os._exit(7)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+def main():
+    try:
+        statuses = [status()]
+        for number in (signal.SIGTERM, signal.SIGINT):
+            at_birth[:] = [lambda: os.kill(os.getpid(), number)]
+            statuses.append(status())
+        print(statuses, signal.pthread_sigmask(signal.SIG_BLOCK, []))
+    finally:
+        server.stop()
+
+server.listen(("127.0.0.1", 0))
+server.spawn(main)
+server.run(lambda environ, start_response: [])
+"""
+
+
+def test_a_child_that_is_signalled_while_it_is_forked_is_ended_by_that(tmp_path: Path) -> None:
+    """As soon as there is a process it may be sent a signal, which is not the server's."""
+    (tmp_path / "program.py").write_text(SIGNALLED_EARLY)
+    command = [sys.executable, "program.py"]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False
+    )
+    # SIGINT raises KeyboardInterrupt, which a hook that is run by `fork` only tells of.
+    assert done.stdout == f"[7, {-signal.SIGTERM}, 7] set()\n", done.stderr
+    assert "KeyboardInterrupt" in done.stderr
 
 
 def is_alive(pid: int) -> bool:

@@ -149,6 +149,9 @@ _graceful_timeout = 30.0
 # The handlers of signals in whose places ours are.
 _replaced: dict[int, Any] = {}
 
+# The signal masks of threads that are forking.
+_masks: dict[int, set[int]] = {}
+
 # How long a server on another thread has to end when the program does.
 _EXIT_SECONDS = 5.0
 
@@ -280,6 +283,26 @@ def _leave_forked_child(raised: BaseException | None) -> None:
     os._exit(code & 0xFF)
 
 
+def _hold_signals() -> None:
+    """Keep signals from a process that is being forked until they end it.
+
+    One that came to the child before would run the parent's handler there, and be lost.
+    """
+    if _replaced:
+        _masks[threading.get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, _replaced)
+
+
+def _release_signals() -> None:
+    mask = _masks.pop(threading.get_ident(), None)
+    if mask is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _go_on_as_parent() -> None:
+    _meinheld.note_child()
+    _release_signals()
+
+
 def _leave_server_to_parent() -> None:
     """Undo, in a process that was forked, what is the parent's: a signal ends it, as it would any."""
     _meinheld.note_fork()
@@ -288,8 +311,9 @@ def _leave_server_to_parent() -> None:
     if _replaced:
         signal.set_wakeup_fd(-1)
         _replaced.clear()
+    _release_signals()
 
 
 os.register_at_fork(
-    after_in_parent=_meinheld.note_child, after_in_child=_leave_server_to_parent
+    before=_hold_signals, after_in_parent=_go_on_as_parent, after_in_child=_leave_server_to_parent
 )
