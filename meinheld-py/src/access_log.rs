@@ -419,9 +419,31 @@ impl LocalTime {
 
     fn at(&self, py: Python<'_>, second: u64) -> PyResult<Rc<Shown>> {
         if self.shown.borrow().second != second {
-            let text = self.strftime.bind(py).call1(("%d/%b/%Y:%H:%M:%S %z",))?.to_string();
+            let text = self.strftime.bind(py).call1(("%d/%m/%Y:%H:%M:%S %z",))?.to_string();
+            let text = with_month_name(&text);
             *self.shown.borrow_mut() = Rc::new(Shown { second, text });
         }
         Ok(Rc::clone(&self.shown.borrow()))
+    }
+}
+
+/// `25/11/2026:…` as `25/Nov/2026:…`: `strftime` would name months in the language of the program.
+fn with_month_name(time: &str) -> String {
+    const NAMES: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let month = time.get(3..5).and_then(|digits| digits.parse::<usize>().ok());
+    let name = month.and_then(|month| NAMES.get(month.wrapping_sub(1)));
+    name.map_or_else(|| time.to_owned(), |name| format!("{}{name}{}", &time[..3], &time[5..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::with_month_name;
+
+    #[test]
+    fn months_have_english_names() {
+        assert_eq!(with_month_name("01/01/2026:00:00:00 +0000"), "01/Jan/2026:00:00:00 +0000");
+        assert_eq!(with_month_name("31/12/2026:23:59:59 -0930"), "31/Dec/2026:23:59:59 -0930");
+        assert_eq!(with_month_name("what is this"), "what is this");
     }
 }

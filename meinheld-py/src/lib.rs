@@ -36,6 +36,7 @@ mod raising;
 #[allow(unsafe_code)] // whether a built-in function is weakly referenced
 mod references;
 mod rendezvous;
+mod returned;
 mod seconds;
 mod server;
 mod settings;

@@ -3,15 +3,13 @@
 //!
 //! ```text
 //!   accept: head ─▶ environ      call: application(environ, start_response) ─▶ iterable
-//!                                      ├─ one bytes: sent with its length
-//!                                      ├─ FileWrapper of a real file: sendfile
-//!                                      └─ else: each piece sent as it comes
+//!                                      the iterable is sent
 //!                                      close() of the iterable, in every ending
 //! ```
 //!
-//! Not here: the objects that the application is given (see the modules of their names).
+//! Not here: the objects that the application is given (see the modules of their names), and how what
+//! it returns is sent (see returned.rs).
 
-use std::io;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
@@ -21,18 +19,15 @@ use std::time::Instant;
 use meinheld_core::http::Head;
 use meinheld_core::{ConnectionInfo, Exchange, LengthMismatch, Report, Service};
 use meinheld_coro::TaskLocalFactory;
-use pyo3::exceptions::{PyAssertionError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyTuple, PyTupleMethods};
+use pyo3::types::PyDict;
 
 use crate::access_line::Refused;
 use crate::access_log::AccessRecord;
 use crate::environ::Environs;
 use crate::errors::{ClientDisconnected, Stopped, from_io, timeout};
 use crate::failures::Failures;
-use crate::file_body::file_body;
-use crate::file_wrapper::FileWrapper;
 use crate::fork::leave_if_child;
 use crate::gil;
 use crate::hooks::{self, Beat, Sign};
@@ -40,9 +35,8 @@ use crate::inbox;
 use crate::kit::{Kit, Kits};
 use crate::lane::Lane;
 use crate::log::{Logs, is_exit};
-use crate::raising::Saying;
+use crate::returned::Returned;
 use crate::server;
-use crate::start_response::body_bytes;
 use crate::templates::Loan;
 use crate::thread_bound::drop_orphans;
 use crate::tstate::PythonStates;
@@ -357,8 +351,9 @@ impl<'py> Call<'_, 'py> {
     /// Sends what the application has returned, and closes it.
     #[inline(never)]
     fn answer_with(&self, body: &Bound<'py, PyAny>) -> PyResult<()> {
-        let sent = catch_unwind(AssertUnwindSafe(|| self.send(body)));
-        let closed = close(body);
+        let returned = Returned { body, lane: &self.lane };
+        let sent = catch_unwind(AssertUnwindSafe(|| returned.send()));
+        let closed = returned.close();
         leave_if_child(self.py, closed.as_ref().err());
         let sent = sent.unwrap_or_else(|panic| resume_unwind(panic));
         match (sent, closed) {
@@ -384,118 +379,4 @@ impl<'py> Call<'_, 'py> {
         kit.equip_continuation(environ)?;
         application.getattr(intern!(self.py, "app"))
     }
-
-    fn send(&self, body: &Bound<'py, PyAny>) -> PyResult<()> {
-        if self.lane.is_answered() {
-            // What was to be said has been said, in another protocol or on the descriptor itself.
-            return Ok(());
-        }
-        if let Some(piece) = only_piece(body) {
-            return self.send_only(&piece);
-        }
-        if let Ok(wrapper) = body.cast::<FileWrapper>() {
-            return self.send_wrapped(wrapper);
-        }
-        if sequence_length(body).is_some() {
-            self.announce_length(body)?;
-        }
-        self.send_pieces(body)
-    }
-
-    fn send_pieces(&self, body: &Bound<'py, PyAny>) -> PyResult<()> {
-        let pieces = body.try_iter().map_err(|error| iteration_error(body, error))?;
-        loop {
-            let piece = unwinding::next(&pieces);
-            leave_if_child(self.py, piece.as_ref().err());
-            let Some(piece) = piece? else { break };
-            if self.lane.is_answered() {
-                return Ok(());
-            }
-            let bytes = body_bytes(&piece)?.as_bytes();
-            if !bytes.is_empty() {
-                self.check_started()?;
-                if self.lane.wait(|exchange| send_piece(exchange, bytes))?.map_err(from_io)? {
-                    return Ok(());
-                }
-            }
-        }
-        self.check_started()
-    }
-
-    /// The whole body in one piece: it goes out with its length, and the head, in one call.
-    fn send_only(&self, piece: &Bound<'py, PyAny>) -> PyResult<()> {
-        let bytes = body_bytes(piece)?.as_bytes();
-        self.check_started()?;
-        self.lane.wait(|exchange| exchange.write_last(bytes))?.map_err(from_io)
-    }
-
-    /// A list or tuple of bytes has a length as a whole.
-    fn announce_length(&self, body: &Bound<'py, PyAny>) -> PyResult<()> {
-        let mut total = 0;
-        for piece in body.try_iter()? {
-            total += body_bytes(&piece?)?.as_bytes().len() as u64;
-        }
-        self.lane.work(|exchange| exchange.announce_length(total))
-    }
-
-    /// A real file by sendfile(2).
-    fn send_wrapped(&self, wrapper: &Bound<'py, FileWrapper>) -> PyResult<()> {
-        let Some(file) = file_body(wrapper.get().file(self.py))? else {
-            return self.send_pieces(wrapper);
-        };
-        self.check_started()?;
-        self.lane.wait(|exchange| file.send(exchange))?.map_err(from_io)
-    }
-
-    fn check_started(&self) -> PyResult<()> {
-        if self.lane.is_started() || self.lane.is_answered() {
-            return Ok(());
-        }
-        let message = "the application returned a body without having called start_response";
-        Err(PyAssertionError::saying(message))
-    }
-}
-
-/// Sends a piece; whether nothing after it would be sent, so that an endless body is not asked on.
-fn send_piece(exchange: &mut Exchange, piece: &[u8]) -> io::Result<bool> {
-    exchange.write_soon(piece)?;
-    Ok(exchange.is_body_over())
-}
-
-/// The piece of a list or a tuple that has one.
-fn only_piece<'py>(body: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
-    if let Ok(list) = body.cast_exact::<PyList>() {
-        return if list.len() == 1 { list.get_item(0).ok() } else { None };
-    }
-    let tuple = body.cast_exact::<PyTuple>().ok()?;
-    if tuple.len() == 1 { tuple.get_item(0).ok() } else { None }
-}
-
-/// How many pieces a list or a tuple has; other iterables may not be asked.
-fn sequence_length(body: &Bound<'_, PyAny>) -> Option<usize> {
-    if let Ok(list) = body.cast_exact::<PyList>() {
-        return Some(list.len());
-    }
-    body.cast_exact::<PyTuple>().ok().map(PyTupleMethods::len)
-}
-
-fn close(body: &Bound<'_, PyAny>) -> PyResult<()> {
-    if sequence_length(body).is_some() {
-        return Ok(());
-    }
-    let name = intern!(body.py(), "close");
-    match body.getattr_opt(name)? {
-        Some(close) => unwinding::call(&close, []).map(drop),
-        None => Ok(()),
-    }
-}
-
-/// Says what an application returned that is no iterable; what `__iter__` raised is its own.
-fn iteration_error(body: &Bound<'_, PyAny>, error: PyErr) -> PyErr {
-    let kind = body.get_type();
-    if kind.hasattr(intern!(body.py(), "__iter__")).unwrap_or(true) {
-        return error;
-    }
-    let name = kind.name().map_or_else(|_| "?".to_owned(), |name| name.to_string());
-    PyTypeError::saying(format!("the application returned {name}, not an iterable of bytes"))
 }

@@ -101,11 +101,12 @@ impl Exchange {
         let RequestBody::Arrived { left } = self.state.body else { return None };
         let mut input = self.client.with(|connection| std::mem::take(&mut connection.input))?;
         let count = limit.min(left);
+        // Should it panic, the input is lost.
+        self.state.body = RequestBody::Broken;
         let used = use_it(&input.unread()[..count]);
-        if used.is_ok() {
-            self.state.body = RequestBody::Arrived { left: left - count };
-            input.consume(count);
-        }
+        let taken = if used.is_ok() { count } else { 0 };
+        self.state.body = RequestBody::Arrived { left: left - taken };
+        input.consume(taken);
         if input.is_empty() {
             self.client.shared.buffers.borrow_mut().shrink(std::mem::take(&mut input));
         }
