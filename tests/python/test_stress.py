@@ -265,6 +265,18 @@ def deep(walk, depth):
         return down(levels - 1) if levels else walk.down(depth)
     return down(100)
 
+def profiled(walk, depth):
+    profiler = cProfile.Profile()
+    try:
+        profiler.enable()
+    except ValueError:
+        return walk.down(depth)  # another one is active, of a walk that is parked
+    try:
+        return walk.down(depth)
+    finally:
+        profiler.disable()
+        profiler.create_stats()
+
 def in_greenlet(walk, depth):
     # Inside a child greenlet a request cannot suspend; its code runs all the same.
     if greenlet_spawn is None:
@@ -287,7 +299,7 @@ except ImportError:
 
 SHAPES = [plain, generator, context_manager, try_finally, asynchronous, sorted_key, reduced, ctypes_callback,
     sqlite_callback, imported, finalizer, weakref_callback, resuming_finalizer, resuming_weakref_callback,
-    closed_generator, executed, deep, in_greenlet]
+    closed_generator, executed, deep, profiled, in_greenlet]
 
 # What is told to the interpreter meanwhile.
 
@@ -348,6 +360,7 @@ if hasattr(sys, "gettotalrefcount"):
     # A change of what is traced does not reach the code of frames that are parked, which goes on with what
     # it was told before; a debug build of 3.12 and later asserts that there is no such code.
     DISTURBANCES = [gc.collect, toggle_tracemalloc, dump, *DISTURBANCES[:1], *DISTURBANCES[-2:]]
+    SHAPES.remove(profiled)
 SELDOM = [fork, program]
 
 def disturb(randomness):
