@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from wire import wait_until
 
 from meinheld.cli import binding, options
 
@@ -496,3 +497,27 @@ def test_a_factory_is_called_for_the_application(command: Command, serve: Callab
     server = serve(HELLO, app="chat", factory=True, chdir=command.directory)
     assert "serves chat:make_app() on" in server.output()
     assert server.get() == (200, b"hello\n")
+
+
+def test_a_server_whose_stderr_nobody_reads_serves(command: Command) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    words = [sys.executable, "-m", "meinheld", "chat", "--bind", "unix:s", "--access-log", "-"]
+    process = subprocess.Popen(words, cwd=command.directory, stdout=subprocess.DEVNULL, stderr=writing)
+    os.close(writing)
+    try:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(20)
+            path = str(command.directory / "s")
+            wait_until(lambda: process.poll() is not None or client.connect_ex(path) == 0, "it listens")
+            assert process.poll() is None
+            client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            received = b""
+            while piece := client.recv(4096):
+                received += piece
+        assert received.endswith(b"hello\n")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()

@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         configure_server(options)
         listen(options.binds)
         with server.stopping_signals():
-            print(banner(options, name), file=sys.stderr, flush=True)
+            say(banner(options, name))
             server.run(app, silent=True)
     except Refusal as refusal:
         if isinstance(refusal, ApplicationError):
@@ -97,6 +97,12 @@ def configure_server(options: Options) -> None:
 
 
 # What is said when it runs.
+
+
+def say(text: str) -> None:
+    """Write it to stderr; the server runs all the same if nobody reads that."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def banner(options: Options, name: str) -> str:
