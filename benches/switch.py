@@ -2,7 +2,8 @@
 
 `suspend+resume`: of a thousand parked requests each is resumed, runs, and suspends again; the time of one. greenlet
 does the same with as many greenlets: a switch there and one back. The loops that do so are measured with it, theirs and
-ours; `of which loops` is what they take around calls that do nothing. `start+finish`: a task that does nothing, spawned
+ours; `of which loops` is what they take around calls that do nothing, and `how often as fast` is told without either's
+loops. `start+finish`: a task that does nothing, spawned
 and joined in batches, against a greenlet made and run. `parked`: what a spawned task parked three frames deep adds to
 the process, against a greenlet. The best of a hundred short runs, of which some find the machine quiet.
 """
@@ -102,18 +103,24 @@ def spawn_and_join() -> float:
 
 
 def three_deep(wait: Callable[[], Any]) -> Any:
-    def two() -> Any:
-        def one() -> Any:
-            return wait()
+    return two_deep(wait)
 
-        return one()
 
-    return two()
+def two_deep(wait: Callable[[], Any]) -> Any:
+    return one_deep(wait)
+
+
+def one_deep(wait: Callable[[], Any]) -> Any:
+    return wait()
+
+
+def sleep_long() -> None:
+    server.sleep(60)
 
 
 def parked_bytes() -> float:
     before = rss_bytes()
-    tasks = [server.spawn(three_deep, (lambda: server.sleep(60),)) for _ in range(PARKED)]
+    tasks = [server.spawn(three_deep, (sleep_long,)) for _ in range(PARKED)]
     server.sleep(0.2)
     used = rss_bytes() - before
     for task in tasks:
@@ -169,12 +176,28 @@ def measure_greenlet() -> dict[str, float]:
             greenlet.greenlet(nothing).switch()
         return (time.perf_counter() - begin) / CROWD * 1e9
 
+    def loops() -> float:
+        nobody: list[Any] = []
+        switches = [[].clear for _ in range(CROWD)]
+
+        def wait() -> None:
+            for _ in range(ROUNDS * CROWD):
+                nobody.clear()
+
+        begin = time.perf_counter()
+        for _ in range(ROUNDS):
+            for switch in switches:
+                switch()
+        wait()
+        return (time.perf_counter() - begin) / ROUNDS / CROWD * 1e9
+
     crowd = [greenlet.greenlet(wait) for _ in range(CROWD)]
     switches = [each.switch for each in crowd]
     for switch in switches:
         switch()
     figures = {
         "suspend+resume": min(round_trips() for _ in range(RUNS)),
+        "of which loops": min(loops() for _ in range(RUNS)),
         "start+finish": min(start_and_finish() for _ in range(RUNS)),
     }
     before = rss_bytes()
@@ -195,10 +218,18 @@ def main() -> None:
         greenlets = measure_greenlet()
     except ImportError:
         greenlets = {}
+    version = f"CPython {platform.python_version()}"
     for name, figure in results.items():
         unit, scale = ("KiB", 1024) if name == "parked" else ("ns", 1)
         beside = f"; greenlet {greenlets[name] / scale:.1f} {unit}" if name in greenlets else ""
-        print(f"CPython {platform.python_version()}  {name}: {figure / scale:.1f} {unit}{beside}")
+        print(f"{version}  {name}: {figure / scale:.1f} {unit}{beside}")
+    if greenlets:
+        ours, theirs = (without_loops(figures) for figures in (results, greenlets))
+        print(f"{version}  how often as fast: {theirs / ours:.2f}")
+
+
+def without_loops(figures: dict[str, float]) -> float:
+    return figures["suspend+resume"] - figures["of which loops"]
 
 
 main()
