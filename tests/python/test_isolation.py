@@ -371,6 +371,44 @@ def test_two_event_loops_at_once(serve: Callable) -> None:
         client.finish()
 
 
+def test_a_module_that_waits_is_found_in_part_by_requests_and_waited_for_by_threads(serve: Callable) -> None:
+    server = serve(
+        STATE
+        + """
+def do_import_half(c, environ):
+    try:
+        from one_module import value
+    except ImportError as error:
+        import one_module
+        return "in part " + str(hasattr(one_module, "value"))
+    return value
+
+in_thread = []
+
+def do_import_in_thread(c, environ):
+    def work():
+        import one_module
+        in_thread.append(one_module.value)
+    in_thread.append(threading.Thread(target=work))
+    in_thread[0].start()
+    return str(len(in_thread))
+
+def do_join(c, environ):
+    in_thread[0].join(30)
+    return in_thread[1]
+"""
+    )
+    with Client(server.port) as client:
+        client.send("/import", name="one")
+        wait_for_parked(server.port, 1)
+        assert get(server.port, "/import_half").text == "in part False"
+        assert get(server.port, "/import_in_thread").text == "1"
+        get(server.port, "/wake", name="one_module")
+        assert client.response().text == "one_module"
+    assert get(server.port, "/join").text == "one_module"
+    assert get(server.port, "/import_half").text == "one_module"
+
+
 def test_a_finalizer_that_the_collector_calls(serve: Callable) -> None:
     server = serve(STATE)
     with Client(server.port) as client:
