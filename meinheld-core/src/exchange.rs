@@ -378,6 +378,15 @@ impl Exchange {
         Ok(())
     }
 
+    /// Ends an exchange whose client is gone and takes no answer: nothing is sent, `status` is what it
+    /// counts as, and the connection is closed. What has been sent already is cut off, as it is.
+    pub fn abandon(&mut self, status: u16) {
+        if !self.state.muted && !self.is_head_sent() {
+            self.state.status = status;
+            self.state.response = Response::CutOff;
+        }
+    }
+
     /// Whether the head of the response has been sent, so that it cannot be changed any more.
     pub fn is_head_sent(&self) -> bool {
         !matches!(self.state.response, Response::Unbegun | Response::Begun(_))

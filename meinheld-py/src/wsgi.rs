@@ -42,6 +42,9 @@ use crate::thread_bound::drop_orphans;
 use crate::tstate::PythonStates;
 use crate::unwinding;
 
+/// As what a request is logged whose client went before there was an answer.
+const CLIENT_GONE: u16 = 499;
+
 /// A WSGI application as a service.
 pub(crate) struct Wsgi {
     application: Py<PyAny>,
@@ -253,6 +256,9 @@ impl Wsgi {
         match failed {
             Ok(()) => self.note_mismatch(environ, exchange),
             Err(error) => {
+                if is_departure(environ.py(), &error, exchange) {
+                    exchange.abandon(CLIENT_GONE);
+                }
                 let status = self.note_failure(environ, error);
                 // If the client is gone there is nobody to tell.
                 let _ = exchange.fail(status);
@@ -291,6 +297,12 @@ impl Wsgi {
         };
         self.logs().error(environ.py(), &format!("{} {what}", request_line(environ)));
     }
+}
+
+/// Whether what leaves the application is that its client has gone. It may be another one's, of which
+/// this client knows nothing.
+fn is_departure(py: Python<'_>, error: &PyErr, exchange: &Exchange) -> bool {
+    error.is_instance_of::<ClientDisconnected>(py) && !exchange.client().is_connected()
 }
 
 /// Whether the application is a `ContinuationMiddleware`, and no subclass of somebody else's.

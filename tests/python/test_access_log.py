@@ -130,6 +130,60 @@ def test_a_request_that_panics_has_its_line(tmp_path: Path) -> None:
             lab.server.expects_traceback = True
 
 
+#: Requests that wait for nothing, and one that takes another's client for its own.
+PARKED = APP.replace(
+    'if what == "/fail":',
+    """if what == "/park":
+        parked.append(1)
+        environ["meinheld.client"].continuation().suspend(10)
+    if what == "/parked":
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [str(len(parked)).encode()]
+    if what == "/other":
+        raise server.ClientDisconnected("of another")
+    if what == "/fail":""",
+) + """
+from meinheld import server
+parked = []
+"""
+
+#: A logger that shows what it is told.
+OWN = PARKED + """
+class Own:
+    def access(self, environ):
+        with open("log", "a") as log:
+            print(environ["PATH_INFO"], environ["STATUS_CODE"], environ["SEND_BYTES"], file=log)
+server.set_access_logger(Own())
+"""
+
+
+def leave_parked(lab: Lab, how: Callable[[socket.socket], object]) -> bytes:
+    """Ask for what does not come, and go; what came yet."""
+    before = lab.server.get("/parked")[1]
+    with lab.connect() as wire:
+        wire.send(get("/park"))
+        wait_until(lambda: lab.server.get("/parked")[1] != before, lab.server.output)
+        how(wire.socket)
+        return b"" if wire.socket.fileno() < 0 else wire.socket.recv(100)
+
+
+def test_a_client_that_goes_before_the_answer_is_no_error(tmp_path: Path) -> None:
+    """Nobody took the bytes of an answer: there is none, and 499 in the log."""
+    with both(tmp_path, PARKED, access_log="log") as labs:
+        for lab in labs:
+            log = lab.server._log.parent / "log"
+            assert leave_parked(lab, socket.socket.close) == b""
+            assert leave_parked(lab, lambda client: client.shutdown(socket.SHUT_WR)) == b""
+            wait_until(lambda log=log: log.read_text().count('"GET /park HTTP/1.1" 499 0 "-" "-"\n') == 2, log.read_text)
+            assert lab.server.get("/other")[0] == 500
+            wait_until(lambda log=log: '"GET /other HTTP/1.1" 500 26 ' in log.read_text(), log.read_text)
+    own = tmp_path / "own"
+    own.mkdir()
+    with running_lab(own, OWN) as lab:
+        leave_parked(lab, socket.socket.close)
+        wait_until(lambda: "/park 499 0\n" in (own / "log").read_text(), (own / "log").read_text)
+
+
 def test_lines_stay_in_their_order_with_errors(tmp_path: Path) -> None:
     """Both go to standard error: what happened first is there first."""
     with running_lab(tmp_path, APP, access_log=True) as lab:
@@ -348,7 +402,7 @@ def test_what_is_done_to_the_logger_later_holds(tmp_path: Path, change: str) -> 
     def app(environ, start_response):
         if environ["PATH_INFO"] == "/change":
             {what}
-        start_response("200 OK", [])
+        start_response("200 OK", [("Content-Type", "text/plain")])
         return [b""]
     access = logging.getLogger("meinheld.access")
     access.setLevel(logging.INFO)

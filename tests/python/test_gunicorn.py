@@ -324,6 +324,9 @@ def test_access_log_and_reopening(gunicorn: Callable[..., Gunicorn]) -> None:
         return "/new" in access.read_text()
 
     wait_until(is_logged_anew, "lines in the new file")
+    with socket.create_connection(("127.0.0.1", running.port), 15) as leaving:
+        leaving.sendall(b"GET /wait HTTP/1.0\r\n\r\n")
+    wait_until(lambda: "|GET /wait HTTP/1.0|499|0|" in access.read_text(), "the client that went")
 
 
 def test_schemes_and_environ(gunicorn: Callable[..., Gunicorn]) -> None:

@@ -28,6 +28,7 @@ CLIENTS_MAX = 1024
 
 # What a client that went before there was an answer is logged as.
 NO_ANSWER = "499 Client Closed Request"
+NO_ANSWER_CODES = (0, 499)
 
 
 class Gateway:
@@ -239,9 +240,9 @@ class Response:
         if self.status is None or not self.status.startswith(str(code)):
             # The server's own answer.
             self.headers = []
-            self.status = f"{code} {HTTPStatus(code).phrase}" if code else NO_ANSWER
+            self.status = NO_ANSWER if code in NO_ANSWER_CODES else f"{code} {HTTPStatus(code).phrase}"
         self.sent = self.response_length = environ["SEND_BYTES"]
-        self.headers_sent = code != 0
+        self.headers_sent = self.status != NO_ANSWER
         return timedelta(seconds=time.monotonic() - self.began)
 
 
