@@ -5,7 +5,7 @@
 
 mod support;
 
-use meinheld_core::http::{BodyLimits, HeadLimits};
+use meinheld_core::http::{BodyLimits, HeadLimits, UnderscoreHeaders};
 use meinheld_core::{ChunkedBodies, Config};
 use support::{echo, serve};
 
@@ -109,6 +109,21 @@ fn a_body_in_chunks_can_be_refused_for_its_unknown_length() {
     client.send(request("POST / HTTP/1.1", "Transfer-Encoding: chunked\r\n") + "0\r\n\r\n");
     assert_eq!(client.response().status, 411);
     client.expect_end();
+}
+
+#[test]
+fn a_refused_underscore_is_told_by_its_name_once_in_a_while() {
+    let head = HeadLimits { underscore_headers: UnderscoreHeaders::Refuse, ..small().head };
+    let server = serve(Config { head, ..small() }, echo);
+    for _ in 0..3 {
+        let mut client = server.connect();
+        client.send(request("GET / HTTP/1.1", "X_User: a_b\r\n"));
+        assert_eq!(client.response().status, 400);
+        client.expect_end();
+    }
+    let reports = server.reports.lock().unwrap();
+    let named = reports.iter().filter(|report| report.contains("the header X_User holds"));
+    assert_eq!((named.count(), reports.len()), (1, 4), "{reports:?}");
 }
 
 #[test]

@@ -17,8 +17,7 @@ use crate::config::ChunkedBodies;
 use crate::connection::{CloseReason, Collection, Connection, ConnectionId, Phase};
 use crate::exchange::{Expectation, RequestBody};
 use crate::http::{
-    BodyError, CONTINUE, Changes, Decoder, Followed, Framing, Parsed, RequestFacts, RequestKind,
-    may_complete,
+    BodyError, CONTINUE, Changes, Decoder, Followed, Framing, Parsed, RequestFacts, may_complete,
 };
 use crate::input::Input;
 use crate::receiving::Received;
@@ -42,6 +41,8 @@ pub(crate) struct Driver<S: Service> {
     pub(crate) scheduler: Scheduler,
     /// The reports of requests that there is no coroutine for.
     pub(crate) overloads: Seldom,
+    /// The reports of requests that are refused for a header with an underscore.
+    pub(crate) underscores: Seldom,
     /// The head at hand, and those that came before it.
     pub(crate) repeats: RefCell<Repeats>,
     /// The request that is to begin now, on its way into its coroutine.
@@ -111,6 +112,7 @@ impl<S: Service> Driver<S> {
                 service,
                 scheduler,
                 overloads: Seldom::default(),
+                underscores: Seldom::default(),
                 repeats: RefCell::new(Repeats::new()),
                 incoming: Cell::new(None),
                 serving: Rc::new(serve),
@@ -256,7 +258,7 @@ impl<S: Service> Driver<S> {
                 Sought::Handled
             }
             Err(error) => {
-                self.refuse(id, error.status(), RequestKind::Other, unread, &error);
+                self.refuse_head(id, error, unread);
                 Sought::Handled
             }
         }

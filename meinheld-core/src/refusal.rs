@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use crate::connection::{CloseReason, ConnectionId, Phase};
 use crate::driver::Driver;
-use crate::http::RequestKind;
+use crate::http::{HeadError, RequestKind};
 use crate::service::{Report, Service};
 
 impl<S: Service> Driver<S> {
@@ -32,6 +32,19 @@ impl<S: Service> Driver<S> {
                 self.refuse(id, 408, kind, &line, &"the request took too long to arrive");
             }
         }
+    }
+
+    /// Refuses a request for its head.
+    pub(crate) fn refuse_head(&self, id: ConnectionId, error: HeadError, head: &[u8]) {
+        // Nobody could tell why: the client is in order, and what asks for this is a setting.
+        if error == HeadError::HeaderUnderscore
+            && let Some(name) = underscored(head)
+            && self.underscores.is_due(self.shared.now.get())
+            && let Some(peer) = self.shared.with(id, |connection| Rc::clone(&connection.peer))
+        {
+            self.service.report(&Report::RefusedUnderscore { peer: &peer, name });
+        }
+        self.refuse(id, error.status(), RequestKind::Other, head, &error);
     }
 
     /// Answers with the server's own error response to a request with this head, as far as it came, and
@@ -62,9 +75,27 @@ fn first_line(head: &[u8]) -> &[u8] {
     &line[..line.iter().position(is_end).unwrap_or(line.len())]
 }
 
+/// The first header name with an underscore in a head whose names are tokens.
+fn underscored(head: &[u8]) -> Option<&str> {
+    let fields = head.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
+    let names = fields.skip(1).filter_map(|field| field.split(|byte| *byte == b':').next());
+    str::from_utf8(names.into_iter().find(|name| name.contains(&b'_'))?).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_name_with_an_underscore_is_found() {
+        for (head, name) in [
+            ("GET /a_b HTTP/1.1\r\nA: b_c\r\nX_User: a_b\r\nY_Z: 1\r\n\r\nc_d: e", Some("X_User")),
+            ("\r\n\r\nGET /a_b:c HTTP/1.1\r\nX_User: a\r\n\r\n", Some("X_User")),
+            ("GET /a_b HTTP/1.1\r\nA: b_c\r\n\r\n", None),
+        ] {
+            assert_eq!(underscored(head.as_bytes()), name, "{head:?}");
+        }
+    }
 
     #[test]
     fn the_first_line_is_without_its_end_and_empty_lines_before_it() {

@@ -89,6 +89,15 @@ pub enum Report<'a> {
         /// What was wrong.
         reason: &'a dyn fmt::Display,
     },
+    /// A request was refused for a header whose name holds an underscore, as
+    /// [`UnderscoreHeaders::Refuse`](crate::http::UnderscoreHeaders::Refuse) asks for; it is told as
+    /// [`Refused`](Self::Refused), too. Told every ten seconds at most.
+    RefusedUnderscore {
+        /// The client.
+        peer: &'a Address,
+        /// The name: a token.
+        name: &'a str,
+    },
     /// No connection could be accepted; accepting pauses for a moment. Told every ten seconds
     /// at most.
     AcceptFailed {
@@ -119,6 +128,11 @@ impl fmt::Display for Report<'_> {
             Report::Refused { peer, status, reason, .. } => {
                 write!(f, "refused a request from {peer} with {status}: {reason}")
             }
+            Report::RefusedUnderscore { peer, name } => write!(
+                f,
+                "answered 400 to {peer}: the name of the header {name:.100} holds an underscore, and such \
+                 requests are to be refused (told every ten seconds at most)"
+            ),
             Report::AcceptFailed { error } => write!(
                 f,
                 "cannot accept connections for now: {error} (raise the descriptor limit, ulimit -n, \

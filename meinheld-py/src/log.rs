@@ -5,6 +5,7 @@
 //! before an error is told, so that both are in their order where they go to one place.
 
 use std::cell::Cell;
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use meinheld_core::http::Head;
 use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyString};
 
 use crate::access_line::Refused;
 use crate::access_log::{AccessLog, AccessRecord};
@@ -22,6 +23,9 @@ use crate::text;
 
 /// How often it is told that the access log cannot be written, at the most.
 const FAULT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Python's `logging.DEBUG`.
+const LEVEL_DEBUG: u8 = 10;
 
 /// The two logs.
 pub(crate) struct Logs {
@@ -47,14 +51,32 @@ impl Logs {
     /// Logs one line.
     pub(crate) fn error(&self, py: Python<'_>, message: &str) {
         self.flush(py);
-        self.say(py, message);
+        self.say(py, intern!(py, "error"), message);
     }
 
-    fn say(&self, py: Python<'_>, message: &str) {
+    /// Logs one line that is no error of anybody's.
+    pub(crate) fn warning(&self, py: Python<'_>, message: &str) {
+        self.flush(py);
+        self.say(py, intern!(py, "warning"), message);
+    }
+
+    /// Logs one line if it is asked for; it is not made otherwise.
+    pub(crate) fn debug(&self, py: Python<'_>, message: &dyn fmt::Display) {
+        let error = self.error.bind(py);
+        self.attempt(py, || {
+            if error.call_method1(intern!(py, "isEnabledFor"), (LEVEL_DEBUG,))?.is_truthy()? {
+                self.flush(py);
+                self.say(py, intern!(py, "debug"), &message.to_string());
+            }
+            Ok(())
+        });
+    }
+
+    fn say(&self, py: Python<'_>, level: &Bound<'_, PyString>, message: &str) {
         let error = self.error.bind(py);
         self.attempt(py, || {
             let message = text::utf_8(py, message)?;
-            error.call_method1(intern!(py, "error"), (intern!(py, "%s"), message))
+            error.call_method1(level, (intern!(py, "%s"), message))
         });
     }
 
@@ -146,7 +168,7 @@ impl Logs {
                 let message = format!(
                     "the access log cannot be written: {fault}; a MiB of it is kept and tried again"
                 );
-                self.say(py, &message);
+                self.say(py, intern!(py, "error"), &message);
             }
         }
         if trouble.lost > 0 {
@@ -154,7 +176,7 @@ impl Logs {
                 "lines of the access log that could not be written in time and are lost: {}",
                 trouble.lost
             );
-            self.say(py, &message);
+            self.say(py, intern!(py, "error"), &message);
         }
     }
 

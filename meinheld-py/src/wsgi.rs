@@ -166,12 +166,16 @@ impl Service for Wsgi {
     }
 
     fn report(&self, report: &Report<'_>) {
-        if let Report::Refused { peer, line, status, bytes, .. } = *report {
-            // It is the client's fault, and not to fill the error log with.
-            let refused = Refused { peer, line, status, bytes };
-            self.end_if(self.logs().access_refused(gil::attached(), &refused));
-        } else {
-            self.logs().error(gil::attached(), &report.to_string());
+        let (py, logs) = (gil::attached(), self.logs());
+        match *report {
+            Report::Refused { peer, line, status, bytes, .. } => {
+                let refused = Refused { peer, line, status, bytes };
+                self.end_if(logs.access_refused(py, &refused));
+                // It is the client's fault, and the log is filled with it only where all is asked for.
+                logs.debug(py, report);
+            }
+            Report::RefusedUnderscore { .. } => logs.warning(py, &report.to_string()),
+            _ => logs.error(py, &report.to_string()),
         }
     }
 

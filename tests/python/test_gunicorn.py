@@ -358,8 +358,20 @@ def test_limits_of_heads(gunicorn: Callable[..., Gunicorn]) -> None:
 def test_header_map(gunicorn: Callable[..., Gunicorn], header_map: str, status: int) -> None:
     """What becomes of a name with an underscore is what the setting says, without a warning."""
     running = gunicorn(f"header_map = {header_map!r}")
-    assert running.get("/", {"X_User": "ann"})[0] == status
+    for _ in range(3):
+        assert running.get("/", {"X_User": "ann"})[0] == status
     assert "header_map" not in running.output()
+    warnings = re.findall(r"\[WARNING\] answered 400 to .*X_User holds an underscore", running.output())
+    assert len(warnings) == (header_map == "refuse"), "that it refuses is told, and told seldom"
+
+
+@pytest.mark.parametrize("level", ["debug", "info"])
+def test_why_requests_are_refused(gunicorn: Callable[..., Gunicorn], level: str) -> None:
+    """Is in the error log of one who wants to know everything."""
+    running = gunicorn(f"loglevel = {level!r}\nlimit_request_field_size = 50")
+    assert running.get("/", {"X": "a" * 46})[0] == 431
+    reason = "with 431: a header field of the request is too large"
+    assert (reason in running.output()) == (level == "debug")
 
 
 def test_several_binds_and_long_poll(gunicorn: Callable[..., Gunicorn]) -> None:

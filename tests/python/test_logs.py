@@ -185,3 +185,14 @@ for name in ["meinheld.access", "meinheld.error"]:
     logging.getLogger(name).setLevel(logging.INFO)
 """
     assert "OSError: disk full" in run_without_configuration(tmp_path, before)
+
+
+@pytest.mark.parametrize("level", ["debug", "info"])
+def test_why_a_request_was_refused(tmp_path: Path, level: str) -> None:
+    """Is told to one who wants to know everything."""
+    with running_lab(tmp_path, APP, log_level=level) as lab, lab.connect() as wire:
+        wire.send(b"GET / HTTP/1.1\r\n\r\n")
+        assert wire.response().status == 400
+        reason = r"refused a request from 127\.0\.0\.1:\d+ with 400: the Host header is missing\n"
+        told = re.search(reason, lab.server.output())
+        assert bool(told) == (level == "debug")

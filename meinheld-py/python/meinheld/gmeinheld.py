@@ -217,4 +217,7 @@ def forward_messages(log: Any) -> None:
     messages.handlers[:] = [Forward(log)]
     messages.propagate = False
     messages.disabled = False
-    messages.setLevel(logging.DEBUG)
+    # What gunicorn would drop need not be made.
+    target = getattr(log, "error_log", None)
+    is_dropped = isinstance(target, logging.Logger) and not target.isEnabledFor(logging.DEBUG)
+    messages.setLevel(logging.INFO if is_dropped else logging.DEBUG)
