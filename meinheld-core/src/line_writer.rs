@@ -102,6 +102,17 @@ impl LineWriter {
         mem::take(&mut self.lost)
     }
 
+    /// Keeps what there is for a second, since the file cannot be had now.
+    pub fn postpone(&mut self, now: Instant) {
+        self.retry = now.checked_add(RETRY_FAULT);
+    }
+
+    /// Drops what there is, and counts it.
+    pub fn lose(&mut self) {
+        let left = self.take();
+        self.lost += left.split_inclusive(|byte| *byte == b'\n').count() as u64;
+    }
+
     /// Writes what there is, as far as there is room for it.
     ///
     /// # Errors
@@ -125,8 +136,7 @@ impl LineWriter {
     /// What the system says of the file.
     pub fn flush_last(&mut self, file: &LogFile, patience: Duration) -> io::Result<()> {
         let written = self.write(file, patience);
-        let left = self.take();
-        self.lost += left.split_inclusive(|byte| *byte == b'\n').count() as u64;
+        self.lose();
         written
     }
 

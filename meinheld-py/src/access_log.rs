@@ -19,6 +19,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use meinheld_core::http::Head;
 use meinheld_core::{ConnectionInfo, LineWriter, LogFile};
+use pyo3::exceptions::PyOSError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -73,6 +74,14 @@ pub(crate) enum AccessRecord {
     Line(Rc<HeadLine>),
     /// It goes to the program's own logger; when it began.
     Own(Instant),
+}
+
+/// When lines are written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Moment {
+    Turn,
+    /// Of the server: there is no later.
+    End,
 }
 
 /// What has gone wrong.
@@ -212,6 +221,12 @@ impl AccessLog {
         access.bind(py).call1((environ,)).map(drop)
     }
 
+    /// The logger that has the lines, to be named if it fails.
+    pub(crate) fn logger(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        let named = || self.named.as_ref().map(|named| named.logger.clone_ref(py));
+        hooks::access_logger(py).or_else(named)
+    }
+
     /// When lines that could not be written are to be tried again.
     pub(crate) fn retry_at(&self) -> Option<Instant> {
         self.writer.borrow().retry_at()
@@ -225,12 +240,12 @@ impl AccessLog {
 
     /// Writes what has been gathered, as far as there is room.
     pub(crate) fn flush(&self, py: Python<'_>) {
-        self.write(py, |writer, file| writer.flush(file, Instant::now()));
+        self.write(py, Moment::Turn);
     }
 
     /// Writes it at the end of the server, which waits a moment for room.
     pub(crate) fn flush_last(&self, py: Python<'_>) {
-        self.write(py, |writer, file| writer.flush_last(file, LAST_PATIENCE));
+        self.write(py, Moment::End);
     }
 
     /// What has gone wrong since this was asked last.
@@ -240,11 +255,7 @@ impl AccessLog {
         Trouble { lost, ..self.trouble.take() }
     }
 
-    fn write(
-        &self,
-        py: Python<'_>,
-        flush: impl FnOnce(&mut LineWriter, &LogFile) -> io::Result<()>,
-    ) {
+    fn write(&self, py: Python<'_>, moment: Moment) {
         if self.writer.borrow().is_empty() {
             return;
         }
@@ -253,30 +264,57 @@ impl AccessLog {
             self.writer.borrow_mut().take();
             return;
         }
-        let gathered_for = self.sink.borrow().target.clone();
-        if let Some(target) = self.usable(py, gathered_for.as_ref()) {
-            let flushed = flush(&mut self.writer.borrow_mut(), &target.file);
-            if let Err(fault) = flushed {
-                self.trouble.borrow_mut().fault = Some(fault);
-            }
-        } else if let Some(target) = gathered_for {
-            self.hand_over(py, &target.info);
+        let Some(target) = self.sink.borrow().target.clone() else { return };
+        if !self.heed(py, target.holds(py)).unwrap_or(false) {
+            return self.hand_over(py, &target.info);
+        }
+        let retry_at = self.retry_at();
+        if moment == Moment::Turn && retry_at.is_some_and(|at| Instant::now() < at) {
+            return;
+        }
+        match self.reopened(py, &target) {
+            Ok(Some(usable)) => self.write_to(&usable.file, moment),
+            Ok(None) => self.hand_over(py, &target.info),
+            Err(fault) => self.keep(fault, moment),
         }
     }
 
-    /// The target, if all is as it was, or another that is the same logger's after a rotation.
-    fn usable(&self, py: Python<'_>, target: Option<&Rc<Target>>) -> Option<Rc<Target>> {
-        let target = target?;
-        if !self.heed(py, target.holds(py)).unwrap_or(false) {
-            return None;
-        }
-        let Some(reopen) = target.reopen.as_ref().filter(|_| target.file.has_moved()) else {
-            return Some(Rc::clone(target));
+    fn write_to(&self, file: &LogFile, moment: Moment) {
+        let mut writer = self.writer.borrow_mut();
+        let written = match moment {
+            Moment::Turn => writer.flush(file, Instant::now()),
+            Moment::End => writer.flush_last(file, LAST_PATIENCE),
         };
-        // What it raises it raises again for the logger, which knows what to do then.
-        self.heed(py, reopen.bind(py).call0());
+        if let Err(fault) = written {
+            self.trouble.borrow_mut().fault = Some(fault);
+        }
+    }
+
+    /// Keeps the lines until the file can be opened.
+    fn keep(&self, fault: io::Error, moment: Moment) {
+        self.trouble.borrow_mut().fault = Some(fault);
+        let mut writer = self.writer.borrow_mut();
+        match moment {
+            Moment::Turn => writer.postpone(Instant::now()),
+            Moment::End => writer.lose(),
+        }
+    }
+
+    /// The target that is the same logger's after a rotation, or this one if there was none. `None` if
+    /// the logger is not as it was; an error if the file cannot be opened anew.
+    fn reopened(&self, py: Python<'_>, target: &Rc<Target>) -> io::Result<Option<Rc<Target>>> {
+        let Some(reopen) = target.reopen.as_ref().filter(|_| target.file.has_moved()) else {
+            return Ok(Some(Rc::clone(target)));
+        };
+        match reopen.bind(py).call0() {
+            Err(error) if error.is_instance_of::<PyOSError>(py) => {
+                return Err(io::Error::other(error.value(py).to_string()));
+            }
+            // What else it raises it raises again for the logger, which knows what to do then.
+            outcome => self.heed(py, outcome),
+        };
         self.sink.borrow_mut().looked_for = None;
-        self.target(py, LocalTime::second())
+        Ok(self.target(py, LocalTime::second()))
     }
 
     /// Gives the lines to the logger: something about it is not as it was.

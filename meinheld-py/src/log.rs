@@ -180,10 +180,15 @@ impl Logs {
         }
     }
 
+    /// Takes what the access log's logger has raised: it must not fail the request.
     fn note(&self, py: Python<'_>, logged: PyResult<()>) {
         match logged {
             Err(error) if is_exit(py, &error) => self.exit.set(Some(error)),
-            logged => self.unraisable(py, logged),
+            Err(error) => {
+                let access = self.access.logger(py);
+                error.write_unraisable(py, access.as_ref().map(|access| access.bind(py)));
+            }
+            Ok(()) => {}
         }
     }
 
@@ -194,7 +199,7 @@ impl Logs {
         }
     }
 
-    /// A log that fails must not fail the request.
+    /// An error log that fails must not fail the request.
     fn unraisable<T>(&self, py: Python<'_>, logged: PyResult<T>) {
         if let Err(error) = logged {
             error.write_unraisable(py, Some(self.error.bind(py)));

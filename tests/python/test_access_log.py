@@ -219,17 +219,36 @@ def test_a_file_that_was_moved_away_is_opened_anew(tmp_path: Path) -> None:
     assert [(tmp_path / name).read_text().count("\n") for name in ["log.1", "log.2", "log"]] == [1, 1, 1]
 
 
-def test_a_directory_that_is_gone_fails_no_request(tmp_path: Path) -> None:
-    """What logging says then is said; and when it is back, lines are written again."""
+def test_a_directory_that_is_gone_fails_no_request_and_no_line(tmp_path: Path) -> None:
+    """It is said once, in one line; and when it is back, the lines are written that were kept."""
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    with running_lab(tmp_path, APP, access_log="logs/log") as lab:
+        quiet = lab.server.output()
+        (folder / "log").unlink()
+        folder.rmdir()
+        for number in range(20):
+            assert lab.server.get(f"/kept/{number}")[0] == 200
+        lab.server.wait_for("the access log cannot be written: [Errno 2] No such file or directory: ")
+        folder.mkdir()
+        log = folder / "log"
+        wait_until(lambda: log.exists() and log.read_text().count("\n") == 20, lab.server.output)
+        assert re.findall(r"/kept/(\d+) ", log.read_text()) == [str(number) for number in range(20)]
+        assert lab.server.get("/more")[0] == 200
+        wait_until(lambda: "/more" in log.read_text())
+        said = lab.server.output().removeprefix(quiet)
+        assert said.count("\n") == 1, said
+
+
+def test_a_directory_that_is_gone_at_the_end_loses_lines_that_are_counted(tmp_path: Path) -> None:
     folder = tmp_path / "logs"
     folder.mkdir()
     with running_lab(tmp_path, APP, access_log="logs/log") as lab:
         folder.rename(tmp_path / "away")
-        assert lab.server.get("/lost")[0] == 200
-        lab.server.wait_for("FileNotFoundError")
-        folder.mkdir()
-        wait_until(lambda: lab.server.get("/again")[0] == 200 and (folder / "log").exists())
-        wait_until(lambda: lab.server.get("/more")[0] == 200 and "/more" in (folder / "log").read_text())
+        for _ in range(3):
+            assert lab.server.get()[0] == 200
+        assert lab.server.stop() == 0
+        assert "lines of the access log that could not be written in time and are lost: 3\n" in lab.server.output()
 
 
 def test_a_full_disk_fails_no_request_and_is_said_once(tmp_path: Path) -> None:

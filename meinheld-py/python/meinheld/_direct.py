@@ -12,8 +12,10 @@ from __future__ import annotations
 import codecs
 import io
 import logging
+import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 #: The format of `meinheld.mlogging`, which is that of the server's own lines.
@@ -71,9 +73,18 @@ def target_of(logger: Any) -> Target | None:
         return None
     watch(watched, handler, "stream", "formatter", "filters", "level")
     watches_file = type(handler).__name__ == "WatchedFileHandler"
-    reopen = handler.reopenIfNeeded if watches_file else None
+    reopen = partial(reopen_file, handler) if watches_file else None
     path = handler.baseFilename if watches_file else None
     return Target(logger.info, handler.stream.flush, handler.stream.fileno, reopen, path, watched)
+
+
+def reopen_file(handler: Any) -> None:
+    """Have a handler open its file anew; an OSError leaves it as it is.
+
+    `reopenIfNeeded` alone closes the file that it has, before it finds that there can be no other.
+    """
+    os.close(os.open(handler.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666))
+    handler.reopenIfNeeded()
 
 
 def handlers_of(logger: Any, watched: list[tuple[object, str, object]]) -> list[Any] | None:
