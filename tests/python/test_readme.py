@@ -187,3 +187,28 @@ def test_the_echo_of_the_readme(serve: Callable[..., Server]) -> None:
     with connect(f"ws://127.0.0.1:{server.port}/") as client:
         client.send("hello")
         assert client.recv(5) == "hello"
+
+
+def test_flask_is_told_what_a_client_that_goes_means(serve: Callable[..., Server]) -> None:
+    """No traceback, which the end of the server would find, and no 500."""
+    blocks = re.findall(r"^```python\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
+    (handler,) = [block for block in blocks if "errorhandler" in block]
+    source = f"""
+import flask
+from meinheld import middleware, server
+
+app = flask.Flask(__name__)
+
+{handler}
+
+@app.get("/wait")
+def wait():
+    flask.request.environ[middleware.CONTINUATION_KEY].suspend(10)
+
+app = middleware.SpawnMiddleware(app)
+"""
+    server = serve(source, access_log=True)
+    with Wire(("127.0.0.1", server.port)) as wire:
+        wire.send(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
+    server.wait_for('"GET /wait HTTP/1.1" 499 0 ')
+    assert "Traceback" not in server.output()
