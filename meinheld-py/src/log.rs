@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use meinheld_core::ConnectionInfo;
 use meinheld_core::http::Head;
 use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
@@ -30,6 +29,7 @@ const LEVEL_DEBUG: u8 = 10;
 /// The two logs.
 pub(crate) struct Logs {
     error: Py<PyAny>,
+    names: Names,
     /// Empty: to be copied, which can fail where making one would panic.
     keywords: Py<PyDict>,
     access: AccessLog,
@@ -39,44 +39,83 @@ pub(crate) struct Logs {
     exit: Cell<Option<PyErr>>,
 }
 
+/// What is needed when something has gone wrong. Made at the start: memory may be what is wanting.
+struct Names {
+    error: Py<PyString>,
+    warning: Py<PyString>,
+    debug: Py<PyString>,
+    is_enabled_for: Py<PyString>,
+    exc_info: Py<PyString>,
+    format: Py<PyString>,
+    method: Py<PyString>,
+    target: Py<PyString>,
+}
+
+impl Names {
+    fn new(py: Python<'_>) -> Names {
+        let name = |text| PyString::intern(py, text).unbind();
+        Names {
+            error: name("error"),
+            warning: name("warning"),
+            debug: name("debug"),
+            is_enabled_for: name("isEnabledFor"),
+            exc_info: name("exc_info"),
+            format: name("%s"),
+            method: name("REQUEST_METHOD"),
+            target: name("RAW_URI"),
+        }
+    }
+}
+
 impl Logs {
     pub(crate) fn new(py: Python<'_>) -> PyResult<Logs> {
         let logging = py.import("logging")?;
         let error = logging.call_method1("getLogger", ("meinheld.error",))?.unbind();
         let keywords = PyDict::new(py).unbind();
         let (fault_told, exit) = (Cell::default(), Cell::default());
-        Ok(Logs { error, keywords, access: AccessLog::new(py)?, fault_told, exit })
+        let (names, access) = (Names::new(py), AccessLog::new(py)?);
+        Ok(Logs { error, names, keywords, access, fault_told, exit })
+    }
+
+    /// The request as a log names it, in one line.
+    pub(crate) fn request_line(&self, environ: &Bound<'_, PyDict>) -> String {
+        let item = |name: &Py<PyString>| match environ.get_item(name) {
+            Ok(Some(value)) => value.to_string(),
+            _ => "?".to_owned(),
+        };
+        let (method, target) = (item(&self.names.method), item(&self.names.target));
+        format!("{method} {target}").escape_debug().to_string()
     }
 
     /// Logs one line.
     pub(crate) fn error(&self, py: Python<'_>, message: &str) {
         self.flush(py);
-        self.say(py, intern!(py, "error"), message);
+        self.say(py, &self.names.error, message);
     }
 
     /// Logs one line that is no error of anybody's.
     pub(crate) fn warning(&self, py: Python<'_>, message: &str) {
         self.flush(py);
-        self.say(py, intern!(py, "warning"), message);
+        self.say(py, &self.names.warning, message);
     }
 
     /// Logs one line if it is asked for; it is not made otherwise.
     pub(crate) fn debug(&self, py: Python<'_>, message: &dyn fmt::Display) {
         let error = self.error.bind(py);
         self.attempt(py, || {
-            if error.call_method1(intern!(py, "isEnabledFor"), (LEVEL_DEBUG,))?.is_truthy()? {
+            if error.call_method1(&self.names.is_enabled_for, (LEVEL_DEBUG,))?.is_truthy()? {
                 self.flush(py);
-                self.say(py, intern!(py, "debug"), &message.to_string());
+                self.say(py, &self.names.debug, &message.to_string());
             }
             Ok(())
         });
     }
 
-    fn say(&self, py: Python<'_>, level: &Bound<'_, PyString>, message: &str) {
+    fn say(&self, py: Python<'_>, level: &Py<PyString>, message: &str) {
         let error = self.error.bind(py);
         self.attempt(py, || {
             let message = text::utf_8(py, message)?;
-            error.call_method1(level, (intern!(py, "%s"), message))
+            error.call_method1(level, (&self.names.format, message))
         });
     }
 
@@ -95,10 +134,10 @@ impl Logs {
     fn exception_line(&self, py: Python<'_>, message: &str, raised: &PyErr) -> PyResult<()> {
         let keywords = self.keywords.bind(py).copy()?;
         // It has its traceback as an attribute.
-        keywords.set_item(intern!(py, "exc_info"), raised.clone_ref(py).into_value(py))?;
-        let arguments = (intern!(py, "%s"), text::utf_8(py, message)?);
+        keywords.set_item(&self.names.exc_info, raised.clone_ref(py).into_value(py))?;
+        let arguments = (&self.names.format, text::utf_8(py, message)?);
         let error = self.error.bind(py);
-        error.call_method(intern!(py, "error"), arguments, Some(&keywords)).map(drop)
+        error.call_method(&self.names.error, arguments, Some(&keywords)).map(drop)
     }
 
     /// What the access log will need of a request, if there is one.
@@ -168,7 +207,7 @@ impl Logs {
                 let message = format!(
                     "the access log cannot be written: {fault}; a MiB of it is kept and tried again"
                 );
-                self.say(py, intern!(py, "error"), &message);
+                self.say(py, &self.names.error, &message);
             }
         }
         if trouble.lost > 0 {
@@ -176,7 +215,7 @@ impl Logs {
                 "lines of the access log that could not be written in time and are lost: {}",
                 trouble.lost
             );
-            self.say(py, intern!(py, "error"), &message);
+            self.say(py, &self.names.error, &message);
         }
     }
 

@@ -280,11 +280,12 @@ impl Wsgi {
             return 503;
         }
         if error.is_instance_of::<timeout>(py) {
-            let message = format!("{} ended with an uncaught {error}", request_line(environ));
+            let message =
+                format!("{} ended with an uncaught {error}", self.logs().request_line(environ));
             self.logs().error(py, &message);
             return 500;
         }
-        let message = format!("{} raised an exception", request_line(environ));
+        let message = format!("{} raised an exception", self.logs().request_line(environ));
         self.failures.note(py, &message, error);
         500
     }
@@ -299,7 +300,8 @@ impl Wsgi {
                 "returned {bytes} bytes fewer than its Content-Length; the connection was closed"
             ),
         };
-        self.logs().error(environ.py(), &format!("{} {what}", request_line(environ)));
+        let request = self.logs().request_line(environ);
+        self.logs().error(environ.py(), &format!("{request} {what}"));
     }
 }
 
@@ -320,17 +322,6 @@ fn is_own_middleware(application: &Bound<'_, PyAny>) -> PyResult<bool> {
     // Somebody may have replaced what it does.
     let call = kind.getattr("__call__")?.getattr_opt("__module__")?;
     Ok(ours && call.is_some_and(|module| module.eq("meinheld.middleware").unwrap_or(false)))
-}
-
-/// The request as a log names it, in one line.
-fn request_line(environ: &Bound<'_, PyDict>) -> String {
-    let py = environ.py();
-    let item = |name| match environ.get_item(name) {
-        Ok(Some(value)) => value.to_string(),
-        _ => "?".to_owned(),
-    };
-    let (method, target) = (intern!(py, "REQUEST_METHOD"), intern!(py, "RAW_URI"));
-    format!("{} {}", item(method), item(target)).escape_debug().to_string()
 }
 
 /// What is done before the application is called and after it is not inlined: its frames are not on

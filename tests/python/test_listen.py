@@ -530,6 +530,10 @@ def test_headers_with_underscores_can_be_kept(tmp_path: Path) -> None:
         start_response("200 OK", [("Content-Type", "text/plain")])
         return [environ.get("HTTP_X_USER", "none").encode()]
 
+    import logging.handlers
+    warnings = logging.handlers.BufferingHandler(10)
+    logging.getLogger("meinheld.error").addHandler(warnings)
+
     for keep, answer in [(server.get_underscore_headers(), b"none"), ("refuse", b"400 Bad Request\\n"), (True, b"ann")]:
         server.set_underscore_headers(keep)
         server.listen(("127.0.0.1", 0))
@@ -548,5 +552,6 @@ def test_headers_with_underscores_can_be_kept(tmp_path: Path) -> None:
         else:
             raise AssertionError(wrong)
     assert server.get_underscore_headers() is True
+    assert ["header X_User holds an underscore" in each.getMessage() for each in warnings.buffer] == [True]
     """
     run(tmp_path, program)
