@@ -16,7 +16,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -237,20 +237,28 @@ def test_blocked_worker_is_aborted_and_an_idle_one_is_not(gunicorn: Callable[...
 def test_term_lets_requests_in_flight_end(gunicorn: Callable[..., Gunicorn]) -> None:
     """Suspended ones too, which others resume while the worker retires."""
     running = gunicorn()
-    with socket.create_connection(("127.0.0.1", running.port), 15) as waiting:
+    kept, probe = (http.client.HTTPConnection("127.0.0.1", running.port, timeout=15) for _ in "12")
+    with socket.create_connection(("127.0.0.1", running.port), 15) as waiting, closing(kept), closing(probe):
         waiting.sendall(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
-        kept = http.client.HTTPConnection("127.0.0.1", running.port, timeout=15)
         # One worker takes them in order, so that the first waits when the second is answered.
-        kept.request("GET", "/")
-        kept.getresponse().read()
+        for connection in (kept, probe):
+            connection.request("GET", "/")
+            connection.getresponse().read()
         running.send(signal.SIGTERM)
-        running.wait_for("Handling signal: term")
+        wait_until(lambda: is_last(probe), "the worker retires")
         kept.request("GET", "/send")
         response = kept.getresponse()
         assert (response.read(), response.getheader("Connection")) == (b"1", "close")
         assert waiting.recv(1000).endswith(b"woken")
-        kept.close()
     assert running.end() == 0
+
+
+def is_last(connection: http.client.HTTPConnection) -> bool:
+    """Whether the connection ends with this request."""
+    connection.request("GET", "/")
+    response = connection.getresponse()
+    response.read()
+    return response.getheader("Connection") == "close"
 
 
 def test_graceful_timeout_ends_what_is_left(gunicorn: Callable[..., Gunicorn]) -> None:
