@@ -4,6 +4,7 @@
 //! here: when it is made, and where it goes (see `access_log.rs`).
 
 use meinheld_core::Address;
+use meinheld_core::http::push_decimal;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
@@ -87,23 +88,9 @@ fn push_time(out: &mut Vec<u8>, time: &str) {
 
 fn push_outcome(out: &mut Vec<u8>, status: u16, bytes: u64) {
     out.extend_from_slice(b"\" ");
-    push_decimal(out, u64::from(status));
+    push_decimal(u64::from(status), out);
     out.push(b' ');
-    push_decimal(out, bytes);
-}
-
-pub(crate) fn push_decimal(out: &mut Vec<u8>, mut number: u64) {
-    let mut digits = [0; 20];
-    let mut begin = digits.len();
-    loop {
-        begin -= 1;
-        digits[begin] = b"0123456789"[(number % 10) as usize];
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[begin..]);
+    push_decimal(bytes, out);
 }
 
 fn push_object(out: &mut Vec<u8>, object: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
@@ -191,14 +178,5 @@ mod tests {
         }
         let long = refused(&b"a".repeat(9000));
         assert!(long.contains("aaa...\"") && long.len() < 600, "{long}");
-    }
-
-    #[test]
-    fn numbers_are_decimal() {
-        for number in [0, 9, 10, 404, u64::MAX] {
-            let mut out = Vec::new();
-            push_decimal(&mut out, number);
-            assert_eq!(out, number.to_string().as_bytes());
-        }
     }
 }

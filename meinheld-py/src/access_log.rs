@@ -139,15 +139,14 @@ impl AccessLog {
             (AccessRecord::Own(_), ..) if !has_own => Ok(()),
             (AccessRecord::Own(began), _, None) => self.log_own(environ, *began, status, bytes),
             (AccessRecord::Own(_), _, Some(_)) => self.gather_own(environ, second, status, bytes),
-            (AccessRecord::Line(line), Some(_), Some(_)) if !has_own => {
+            (AccessRecord::Line(line), Some(named), target) => {
                 let time = self.time.at(py, second)?;
-                self.gather(py, |out| line.push(out, &time.text, status, bytes));
+                let push = |out: &mut Vec<u8>| line.push(out, &time.text, status, bytes);
+                if target.is_none() || has_own {
+                    return named.log(py, push);
+                }
+                self.gather(py, push);
                 Ok(())
-            }
-            (AccessRecord::Line(line), Some(named), _) => {
-                let mut out = Vec::new();
-                line.push(&mut out, &self.time.at(py, second)?.text, status, bytes);
-                log_line(py, &named.info, &out)
             }
             (AccessRecord::Line(_), None, _) => Ok(()),
         }
@@ -162,14 +161,13 @@ impl AccessLog {
         }
         let second = LocalTime::second();
         let (target, time) = (self.target(py, second), self.time.at(py, second)?);
-        if target.is_some() {
-            self.gather(py, |out| refused.push(out, &time.text));
-            return Ok(());
+        let push = |out: &mut Vec<u8>| refused.push(out, &time.text);
+        match &self.named {
+            _ if target.is_some() => self.gather(py, push),
+            Some(named) if !has_own => return named.log(py, push),
+            _ => {}
         }
-        let Some(named) = self.named.as_ref().filter(|_| !has_own) else { return Ok(()) };
-        let mut out = Vec::new();
-        refused.push(&mut out, &time.text);
-        log_line(py, &named.info, &out)
+        Ok(())
     }
 
     /// Puts the line of a request whose logger would make it of the environ to the others.
@@ -388,6 +386,12 @@ impl Named {
         }
         let info = logger.getattr("info")?.unbind();
         Ok(Some(Named { logger: logger.unbind(), info }))
+    }
+
+    fn log(&self, py: Python<'_>, push: impl FnOnce(&mut Vec<u8>)) -> PyResult<()> {
+        let mut line = Vec::new();
+        push(&mut line);
+        log_line(py, &self.info, &line)
     }
 }
 

@@ -12,13 +12,11 @@
 use std::rc::Rc;
 
 use meinheld_core::ConnectionInfo;
-use meinheld_core::http::{Head, Version};
+use meinheld_core::http::{Head, Version, push_decimal};
 
-use crate::access_line::{push_bytes, push_decimal, push_peer};
+use crate::access_line::{push_bytes, push_peer};
 use crate::environ::have_one_key;
-
-/// How many connections are remembered.
-const SLOTS: usize = 512;
+use crate::slots::{SLOTS, slot_of};
 
 /// A longer line is not kept, in bytes: clients could fill the memory with them.
 const KEPT_BYTES_MAX: usize = 2 * 1024;
@@ -52,9 +50,9 @@ impl HeadLine {
         out.extend_from_slice(&self.text[..self.time_at]);
         out.extend_from_slice(time.as_bytes());
         out.extend_from_slice(&self.text[self.time_at..self.outcome_at]);
-        push_decimal(out, u64::from(status));
+        push_decimal(u64::from(status), out);
         out.push(b' ');
-        push_decimal(out, bytes);
+        push_decimal(bytes, out);
         out.extend_from_slice(&self.text[self.outcome_at..]);
     }
 
@@ -97,7 +95,7 @@ impl HeadLines {
         if self.slots.is_empty() {
             self.slots.resize_with(SLOTS, Slot::default);
         }
-        let slot = &mut self.slots[index(connection.number)];
+        let slot = &mut self.slots[slot_of(connection.number)];
         let owner = Some((connection.number, generation));
         let is_own = slot.owner == owner;
         if is_own && connection.changes.is_some_and(|changes| changes.is_none()) {
@@ -132,10 +130,4 @@ fn push_header(text: &mut Vec<u8>, head: &Head<'_>, name: &str) {
     if !found {
         text.push(b'-');
     }
-}
-
-/// The lower half is small, and used again.
-fn index(number: u64) -> usize {
-    let low = u32::try_from(number & 0xffff_ffff).expect("half of 64 bits");
-    low as usize % SLOTS
 }

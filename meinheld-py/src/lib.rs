@@ -40,6 +40,7 @@ mod returned;
 mod seconds;
 mod server;
 mod settings;
+mod slots;
 mod start_response;
 mod tasks;
 mod templates;

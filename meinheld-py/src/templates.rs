@@ -21,10 +21,8 @@ use pyo3::types::{PyDict, PyString};
 use crate::environ::have_one_key;
 use crate::kit::Kit;
 use crate::references::{DICTS_HAVE_VERSIONS, dict_version, has_only};
+use crate::slots::{SLOTS, slot_of};
 use crate::text::latin_1;
-
-/// How many connections are remembered.
-const SLOTS: usize = 512;
 
 /// How many headers a request has at the most whose template is kept, and how long they are in all.
 const HEADERS_MAX: usize = 32;
@@ -77,7 +75,7 @@ impl Templates {
     /// Takes out the template of a connection, to be put [back](Self::put_back) when it is of the
     /// connection's next request: if that fails midway it is gone.
     pub(crate) fn take(&mut self, number: u64) -> Option<Template> {
-        let slot = &mut self.slots[index(number)];
+        let slot = &mut self.slots[slot_of(number)];
         if slot.owner == Some(number) { slot.template.take() } else { None }
     }
 
@@ -85,7 +83,7 @@ impl Templates {
     /// unborrowed.
     #[must_use]
     pub(crate) fn put_back(&mut self, number: u64, template: Template) -> Option<Template> {
-        let slot = &mut self.slots[index(number)];
+        let slot = &mut self.slots[slot_of(number)];
         if slot.owner == Some(number) { slot.template.replace(template) } else { Some(template) }
     }
 
@@ -109,7 +107,7 @@ impl Templates {
         head: &Head<'_>,
         key_at: impl Fn(usize, &str) -> Bound<'py, PyString>,
     ) -> PyResult<()> {
-        let slot = &mut self.slots[index(number)];
+        let slot = &mut self.slots[slot_of(number)];
         let is_known = slot.owner == Some(number);
         *slot = Slot { owner: Some(number), template: None };
         if is_known && is_plain(head) {
@@ -214,10 +212,4 @@ fn is_plain(head: &Head<'_>) -> bool {
         && head.headers().map(|(name, value)| name.len() + value.len()).sum::<usize>()
             + head.target().raw().len()
             <= HEADER_BYTES_MAX
-}
-
-/// The lower half is small, and used again.
-fn index(number: u64) -> usize {
-    let low = u32::try_from(number & 0xffff_ffff).expect("half of 64 bits");
-    low as usize % SLOTS
 }

@@ -46,7 +46,7 @@ impl ChunkHeader {
 }
 
 /// Appends `number` in decimal.
-pub(super) fn push_decimal(number: u64, out: &mut Vec<u8>) {
+pub fn push_decimal(number: u64, out: &mut Vec<u8>) {
     let mut digits = [0; DECIMAL_BYTES_MAX];
     let mut start = DECIMAL_BYTES_MAX;
     let mut rest = number;
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn decimals_have_no_leading_zeros() {
-        for number in [0, 7, 10, 99, 100, 1_234_567_890, u64::MAX] {
+        for number in [0, 7, 9, 10, 99, 100, 404, 1_234_567_890, u64::MAX] {
             let mut out = b"kept ".to_vec();
             push_decimal(number, &mut out);
             assert_eq!(out, format!("kept {number}").as_bytes());

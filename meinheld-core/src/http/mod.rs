@@ -26,7 +26,7 @@ mod target;
 
 pub use body::{BodyError, BodyLimits, Decoded, Decoder};
 pub use date::DateCache;
-pub use encoding::{CHUNK_END, ChunkHeader, LAST_CHUNK};
+pub use encoding::{CHUNK_END, ChunkHeader, LAST_CHUNK, push_decimal};
 pub(crate) use grammar::{is_token, list_elements};
 pub use head::{
     Changes, Followed, Framing, Head, HeadError, HeadIndex, HeadLimits, Parsed, RequestKind,
