@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ import pytest
 from lab import Lab, Wire, running_lab
 from program import run_program
 from test_logs import APP, LINES, TIME, get
+from wire import wait_until
 
 #: What keeps the lines of a logger from being written by the server, and does nothing else.
 THROUGH_LOGGING = """
@@ -36,14 +36,6 @@ Panic = next(kind for kind in BaseException.__subclasses__() if kind.__name__ ==
 """
 
 APP_WITH_PANIC = APP.replace('if what == "/fail":', 'if what == "/panic":\n        raise Panic("it")\n    if what == "/fail":')
-
-
-def wait_until(condition: Callable[[], bool], what: object = "it") -> None:
-    """Return as soon as it holds."""
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, what() if callable(what) else what
-        time.sleep(0.005)
 
 
 @contextmanager

@@ -154,9 +154,12 @@ def get(port: int, path: str, **query: object) -> Response:
         return client.get(path, **query)
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = SECONDS) -> None:
+def wait_until(
+    condition: Callable[[], bool], what: str | Callable[[], str] = "it", seconds: float = SECONDS
+) -> None:
     """Return as soon as the condition holds."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        if time.monotonic() >= deadline:
+            raise AssertionError(f"not within {seconds} s: {what if isinstance(what, str) else what()}")
         time.sleep(0.005)
