@@ -3,6 +3,9 @@
 //!
 //! The cases are the same in every run.
 
+#[path = "support/repeatable.rs"]
+mod repeatable;
+
 use std::num::NonZeroUsize;
 
 use meinheld_core::http::{
@@ -13,19 +16,10 @@ use meinheld_core::http::{
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
-use proptest::test_runner::RngSeed;
-
-fn config() -> ProptestConfig {
-    ProptestConfig {
-        cases: 256,
-        failure_persistence: None,
-        rng_seed: RngSeed::Fixed(0x6d65_696e_6865_6c64),
-        ..ProptestConfig::default()
-    }
-}
+use repeatable::repeatable;
 
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(repeatable(256))]
 
     #[test]
     fn a_chunked_body_is_decoded_alike_however_it_is_cut(

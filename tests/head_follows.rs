@@ -3,6 +3,9 @@
 //!
 //! The cases are the same in every run.
 
+#[path = "support/repeatable.rs"]
+mod repeatable;
+
 use meinheld_core::http::{
     Followed, Framing, Head, HeadIndex, HeadLimits, Parsed, RequestKind, TargetForm,
     UnderscoreHeaders, Version,
@@ -10,7 +13,7 @@ use meinheld_core::http::{
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
-use proptest::test_runner::RngSeed;
+use repeatable::repeatable;
 
 /// Lines, most of which mean something to the parser.
 const LINES: &[&str] = &[
@@ -109,17 +112,8 @@ enum Change {
     Append(&'static str),
 }
 
-fn config() -> ProptestConfig {
-    ProptestConfig {
-        cases: 600,
-        failure_persistence: None,
-        rng_seed: RngSeed::Fixed(0x6d65_696e_6865_6c64),
-        ..ProptestConfig::default()
-    }
-}
-
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(repeatable(600))]
 
     #[test]
     fn what_is_followed_is_what_is_parsed(

@@ -13,6 +13,18 @@ import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
+#: The class of what Rust code panics with. One that is raised where the server calls Python makes the
+#: panic go on there, which is how a test has one wherever it wants.
+PANIC = """
+from meinheld import server
+
+try:
+    server.set_keepalive("no number")
+except TypeError:
+    pass
+Panic = next(kind for kind in BaseException.__subclasses__() if kind.__name__ == "PanicException")
+"""
+
 PREAMBLE = """\
 import http.client, json, os, socket, sys, threading, time
 from meinheld import server

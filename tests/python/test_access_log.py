@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from lab import Lab, Wire, running_lab
-from program import run_program
+from program import PANIC, run_program
 from test_logs import APP, LINES, TIME, get
 from wire import wait_until
 
@@ -24,15 +24,6 @@ from wire import wait_until
 THROUGH_LOGGING = """
 import logging
 logging.getLogger("meinheld.access").addFilter(lambda record: True)
-"""
-
-PANIC = """
-from meinheld import server
-try:
-    server.set_keepalive("no number")
-except TypeError:
-    pass
-Panic = next(kind for kind in BaseException.__subclasses__() if kind.__name__ == "PanicException")
 """
 
 APP_WITH_PANIC = APP.replace('if what == "/fail":', 'if what == "/panic":\n        raise Panic("it")\n    if what == "/fail":')

@@ -13,10 +13,6 @@ from test_listen import PRELUDE, run
 ASK = """
 import logging, time
 
-def get(path="/"):
-    connection = http.client.HTTPConnection(*server.addresses()[0], timeout=5) if not KEPT else None
-    raise NotImplementedError
-
 SEEN = []
 
 class Log:
@@ -47,27 +43,9 @@ def asking(*paths):
             response = connection.getresponse()
             answers.append((response.status, response.read()))
             connection.close()
-    serve_app(work)
+    serve(work)
     return answers
-
-def serve_app(work):
-    global app_to_serve
-    failures = []
-    def guarded():
-        try:
-            work()
-        except BaseException as error:
-            failures.append(error)
-        finally:
-            server.stop()
-    thread = threading.Thread(target=guarded)
-    thread.start()
-    server.run(app)
-    thread.join()
-    if failures:
-        raise failures[0]
 """
-ASK = re.sub(r"\ndef get\(.*?\n\n", "\n", ASK, flags=re.DOTALL)
 
 
 def output_of(tmp_path: Path, program: str) -> str:
@@ -324,7 +302,7 @@ def test_set_closed_leaves_the_answer_to_the_application(tmp_path: Path) -> None
                 while data := client.recv(1000):
                     answer += data
                 assert answer == b"my own words", (path, answer)
-    serve_app(work)
+    serve(work)
     """
     assert output_of(tmp_path, program).count("Traceback") == 1
 
@@ -369,7 +347,7 @@ def test_set_closed_needs_no_start_response(tmp_path: Path) -> None:
                 while data := client.recv(1000):
                     answer += data
                 assert (answer == b"my own words") == (path != "/back"), (path, answer)
-    serve_app(work)
+    serve(work)
     assert len(closed) == 1
     """
     output = output_of(tmp_path, program)
@@ -426,7 +404,7 @@ def test_continuation_is_made_of_a_client(tmp_path: Path) -> None:
         assert first.getresponse().read() == b"woken"
         first.close()
         second.close()
-    serve_app(work)
+    serve(work)
     """
     run(tmp_path, ASK + textwrap.dedent(program))
 

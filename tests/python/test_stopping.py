@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from conftest import VALIDATED
+from program import PANIC
 from routes import ROUTES, wait_for_parked
 from wire import Client, get, wait_until
 
@@ -442,16 +443,10 @@ assert before == (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGI
     assert running.output().splitlines()[1:] == ["cleaned a Stopped", f"raised {error}"]
 
 
-#: The class of what Rust code panics with. One that is raised where the server calls Python makes the
-#: panic go on there, which is how a test has one wherever it wants.
-PANIC = """
+PANICKING = (
+    PANIC
+    + """
 import signal
-
-try:
-    server.set_keepalive("no number")
-except TypeError:
-    pass
-Panic = next(kind for kind in BaseException.__subclasses__() if kind.__name__ == "PanicException")
 
 def do_panic(c, environ):
     raise Panic("in a request")
@@ -468,10 +463,11 @@ def handle(number, frame):
 
 signal.signal(signal.SIGUSR1, handle)
 """
+)
 
 
 def test_a_panic_in_a_request_is_its_500(program: Callable) -> None:
-    running = program(PROGRAM + PANIC + "\nlisten()\nserver.run(app)\n")
+    running = program(PROGRAM + PANICKING + "\nlisten()\nserver.run(app)\n")
     port = running.port()
     with Client(port) as client, Client(port) as other:
         assert client.get("/panic").status == 500
@@ -488,7 +484,7 @@ def test_a_panic_in_a_request_is_its_500(program: Callable) -> None:
 def test_a_panic_of_the_server_ends_the_process_and_says_so(program: Callable) -> None:
     running = program(
         PROGRAM
-        + PANIC
+        + PANICKING
         + """
 listen()
 try:
@@ -510,7 +506,7 @@ except Exception:
 
 
 def test_the_command_ends_with_a_status_when_the_server_panics(serve: Callable) -> None:
-    server = serve(ROUTES + PANIC)
+    server = serve(ROUTES + PANICKING)
     server.expects_traceback = True
     with Client(server.port).send("/park", name="a"):
         wait_for_parked(server.port, 1)
@@ -521,7 +517,7 @@ def test_the_command_ends_with_a_status_when_the_server_panics(serve: Callable) 
 def test_a_program_that_catches_a_panic_can_serve_again(program: Callable) -> None:
     running = program(
         PROGRAM
-        + PANIC
+        + PANICKING
         + """
 for _ in range(2):
     listen()

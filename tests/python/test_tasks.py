@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import pytest
-from program import run_program
+from program import PANIC, run_program
 
 
 def test_spawned_calls_run_in_order_and_give_their_values(tmp_path: Path) -> None:
@@ -125,10 +126,8 @@ def test_an_uncaught_exception_is_kept_and_logged_once(tmp_path: Path) -> None:
 def test_a_panic_in_a_call_is_its_exception(tmp_path: Path) -> None:
     ended = run_program(
         tmp_path,
-        """
-        kind(server.set_keepalive, "no number")
-        Panic = next(each for each in BaseException.__subclasses__() if each.__name__ == "PanicException")
-
+        PANIC
+        + textwrap.dedent("""
         def panics():
             raise Panic("by hand")
 
@@ -140,7 +139,7 @@ def test_a_panic_in_a_call_is_its_exception(tmp_path: Path) -> None:
             notes.append("on")
 
         serve(main)
-        """,
+        """),
     )
     assert ended.notes == [[None, True, "PanicException", "by hand"], "on"]
     assert ended.log.count("panics() raised an exception") == 2
