@@ -86,19 +86,26 @@ class Server:
         finally:
             connection.close()
 
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send the signal, and wait for nothing."""
+        self._process.send_signal(number)
+
     def stop(self, number: signal.Signals = signal.SIGTERM, seconds: float = STOP_SECONDS) -> int:
         """Send the signal, wait for the end, and return the exit status."""
         if self._process.poll() is None:
             self._expected_signal = number if number == signal.SIGKILL else 0
-            self._process.send_signal(number)
+            self.send_signal(number)
+        return self.wait_for_end(seconds)
+
+    def wait_for_end(self, seconds: float = STOP_SECONDS) -> int:
+        """Wait until it has ended, for whatever reason, and return the exit status."""
         try:
             return self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
             self._expected_signal = signal.SIGKILL
-            message = f"the server did not end within {seconds} s of {number.name}"
-            raise AssertionError(f"{message}:\n{self.output()}") from None
+            raise AssertionError(f"the server did not end within {seconds} s:\n{self.output()}") from None
 
     def check_end(self) -> None:
         """Stop it if it still runs, and fail on what it should not have done."""

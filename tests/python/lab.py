@@ -11,12 +11,13 @@ import json
 import socket
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from conftest import Server
+from conftest import VALIDATED, Server, flags
+from wire import wait_until
 
 SECONDS = 5
 
@@ -73,15 +74,18 @@ class Response:
 class Wire:
     """One connection."""
 
-    def __init__(self, address: tuple[str, int] | str, seconds: float = SECONDS) -> None:
-        """Connect."""
+    def __init__(
+        self, address: tuple[str, int] | str, seconds: float = SECONDS, source: str | None = None
+    ) -> None:
+        """Connect, from the address `source` if one is given."""
         family = socket.AF_UNIX if isinstance(address, str) else socket.AF_UNSPEC
         if family == socket.AF_UNIX:
             self.socket = socket.socket(family)
             self.socket.settimeout(seconds)
             self.socket.connect(address)
         else:
-            self.socket = socket.create_connection(address, seconds)
+            origin = None if source is None else (source, 0)
+            self.socket = socket.create_connection(address, seconds, source_address=origin)
         self._deadline = time.monotonic() + 3 * seconds
         self._kept = b""
 
@@ -146,10 +150,14 @@ class Wire:
         while (response := self.head()).status < 200:
             interim.append(response)
         response.interim = interim
+        if method != "HEAD" and response.status not in (204, 304):
+            self.receive_body(response)
+        return response
+
+    def receive_body(self, response: Response) -> None:
+        """The body of a response, by the framing that its head tells of."""
         length, coding = response["Content-Length"], response["Transfer-Encoding"]
         assert length is None or coding is None, response.headers
-        if method == "HEAD" or response.status in (204, 304):
-            return response
         if coding is not None:
             assert coding == "chunked"
             self._chunks(response)
@@ -159,12 +167,11 @@ class Wire:
         else:
             assert response["Connection"] == "close", response.headers
             response.body = self.rest()
-        return response
 
     def _chunks(self, response: Response) -> None:
         response.chunks = []
         while True:
-            line = self.exactly_line()
+            line = self._line()
             if line is None:
                 response.complete = False
                 break
@@ -176,7 +183,7 @@ class Wire:
             response.chunks.append(data[:-2])
         response.body = b"".join(response.chunks)
 
-    def exactly_line(self) -> bytes | None:
+    def _line(self) -> bytes | None:
         """A line, or None if the connection ends."""
         while b"\r\n" not in self._kept:
             if not self._more():
@@ -219,24 +226,21 @@ class Lab:
     def wait_for_event(self, name: str, event: object) -> list:
         """What the application has noted, once that is among it."""
         events: list = []
-        self._wait(lambda: event in (events := self.events(name)), f"{event!r} in {events}")
-        return self.events(name)
+
+        def is_noted() -> bool:
+            events[:] = self.events(name)
+            return event in events
+
+        wait_until(is_noted, lambda: f"{event!r} in {events}", SECONDS)
+        return events
 
     def log(self, wanted: str = "") -> str:
         """What the server has written since the last definition, once that has `wanted`."""
-        self._wait(lambda: wanted in self._new(), f"{wanted!r} in the log:\n", self._new)
+        wait_until(lambda: wanted in self._new(), lambda: f"{wanted!r} in the log:\n{self._new()}", SECONDS)
         return self._new()
 
     def _new(self) -> str:
         return self.server.output()[self._mark :]
-
-    def _wait(
-        self, condition: Callable[[], bool], what: str, more: Callable[[], str] = str
-    ) -> None:
-        deadline = time.monotonic() + SECONDS
-        while not condition():
-            assert time.monotonic() < deadline, f"no {what}{more()}"
-            time.sleep(0.005)
 
     def _ask(self, app: str, extra: str, body: bytes = b"") -> Response:
         head = f"POST / HTTP/1.1\r\nHost: x\r\nX-App: {app}\r\n{extra}"
@@ -273,8 +277,6 @@ class Lab:
 @contextmanager
 def running_lab(directory: Path, source: str = DISPATCHER, **options: object) -> Iterator[Lab]:
     """Run a lab; tracebacks in its log are expected, since applications are to fail."""
-    from conftest import VALIDATED, flags
-
     # The dispatcher puts the validator around what it is given.
     (directory / "app.py").write_text(source if source is DISPATCHER else source + VALIDATED)
     options.setdefault("bind", "127.0.0.1:0")

@@ -443,7 +443,7 @@ def test_the_banner_says_what_is_served_where(serve: Callable) -> None:
     assert server.get() == (200, b"hello\n")
 
 
-def test_a_descriptor_is_listened_on(command: Command, serve: Callable) -> None:
+def test_a_descriptor_is_listened_on(serve: Callable) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         number, port = listener.fileno(), listener.getsockname()[1]
         server = serve(HELLO, bind=f"fd://{number}", pass_fds=[number])

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
 from pathlib import Path
 
 import pytest
-from lab import DISPATCHER, Lab, Wire, running_lab
+from lab import Lab, Wire, running_lab
 
 SOURCE = """
 import json
@@ -216,11 +214,7 @@ def test_peer_is_the_one_of_this_connection(lab: Lab, name: str) -> None:
 def test_address_of_a_client_with_another_address(lab: Lab, name: str) -> None:
     """All of 127.0.0.0/8 is this machine."""
     for host in ["127.0.0.2", "127.0.0.3", "127.0.0.2"]:
-        wire = Wire.__new__(Wire)
-        Wire.__init__(wire, lab.address)
-        wire.socket.close()
-        wire.socket = socket.create_connection(lab.address, 10, source_address=(host, 0))
-        with wire:
+        with Wire(lab.address, source=host) as wire:
             environ = json.loads(wire.send(lab.request(name)).response().body)
             assert environ["REMOTE_ADDR"] == host
             assert environ["REMOTE_PORT"] == str(wire.socket.getsockname()[1])
@@ -228,9 +222,9 @@ def test_address_of_a_client_with_another_address(lab: Lab, name: str) -> None:
 
 def test_ipv6_and_unix_addresses(tmp_path: Path) -> None:
     """IPv6 without brackets; a unix socket has no address, and a name and port that are not empty."""
-    unix = "/tmp/" + os.urandom(8).hex() + ".sock"
+    unix = str(tmp_path / "sock")
     bind = ["127.0.0.1:0", "[::1]:0", f"unix:{unix}"]
-    with running_lab(tmp_path, DISPATCHER, bind=bind) as lab:
+    with running_lab(tmp_path, bind=bind) as lab:
         name = lab.define(SOURCE)
         port = int(lab.server.output().split("http://[::1]:")[1].split()[0])
         six = Lab(lab.server, ("::1", port))
@@ -244,8 +238,10 @@ def test_ipv6_and_unix_addresses(tmp_path: Path) -> None:
         assert (four["SERVER_NAME"], four["SERVER_PORT"]) == ("127.0.0.1", str(lab.server.port))
 
 
-def test_wildcard_listener_names_the_address_that_was_reached(tmp_path: Path) -> None:
-    """SERVER_NAME of a server on 0.0.0.0 can be used in a URL."""
+def test_wildcard_listener_names_its_own_address(tmp_path: Path) -> None:
+    """SERVER_NAME is where the server listens; which of the machine's addresses was reached only Host tells."""
     with running_lab(tmp_path, bind="0.0.0.0:0") as lab:
         name = lab.define(SOURCE)
-        assert environ_of(lab, name)["SERVER_PORT"] == str(lab.server.port)
+        for host in ("127.0.0.1", "127.0.0.2"):
+            environ = environ_of(Lab(lab.server, (host, lab.server.port)), name)
+            assert (environ["SERVER_NAME"], environ["SERVER_PORT"]) == ("0.0.0.0", str(lab.server.port))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import VALIDATED
 from lab import Lab, Wire, running_lab
+from wire import wait_until
 
 TIME = r"\d\d/[A-Z][a-z][a-z]/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}"
 
@@ -46,7 +47,7 @@ def lines_of(lab: Lab, request: bytes, count: int = 1) -> list[str]:
     before = len(access_lines(lab))
     with lab.connect() as wire:
         wire.send(request)
-        lab._wait(lambda: len(access_lines(lab)) >= before + count, "line", lab.server.output)
+        wait_until(lambda: len(access_lines(lab)) >= before + count, lab.server.output)
     return access_lines(lab)[before:]
 
 

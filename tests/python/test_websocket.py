@@ -11,6 +11,9 @@ import pytest
 from frames import ASK, BINARY, FIN, PING, PONG, TEXT, Peer, close, frame
 from lab import Lab, running_lab
 from websockets.sync.client import connect
+from wire import wait_until
+
+from meinheld.middleware import WebSocketMiddleware
 
 ECHO = """
     from meinheld.middleware import WebSocketMiddleware
@@ -99,8 +102,8 @@ def test_a_client_at_fault_is_told(lab: Lab, wire: bytes, code: int) -> None:
     with Peer(lab, name) as peer:
         peer.wire.send(wire)
         peer.expect_close(code, answer=False)
-    events = lab.wait_for_event(name, lab.events(name)[0] if lab.events(name) else None)
-    assert events[0][:2] == [True, code]
+    wait_until(lambda: bool(lab.events(name)), "the wait has ended")
+    assert lab.events(name)[0][:2] == [True, code]
 
 
 def test_a_client_that_goes_ends_the_wait(lab: Lab) -> None:
@@ -155,8 +158,6 @@ def test_other_requests_pass_through(lab: Lab) -> None:
 
 def test_under_another_server_requests_pass_through() -> None:
     """The middleware does nothing there, to requests for a WebSocket either."""
-    from meinheld.middleware import WebSocketMiddleware
-
     app = WebSocketMiddleware(lambda environ, _: [repr("wsgi.websocket" in environ).encode()])
     environ = {
         "REQUEST_METHOD": "GET",
@@ -335,7 +336,7 @@ waiting = server.spawn(ws.wait)
 server.sleep(0)
 note(ws.wait)
 ws.send("ready")
-ws.send(waiting.value if waiting.join() else waiting.value)
+ws.send(waiting.join())
 """
         )
     )
@@ -417,11 +418,11 @@ def test_a_stop_closes_with_1001(tmp_path: Path) -> None:
         for peer in peers:
             peer.send("x")
             peer.receive()
-        lab.server._process.send_signal(signal.SIGTERM)
+        lab.server.send_signal(signal.SIGTERM)
         for peer in peers:
             peer.expect_close(1001)
             peer.wire.socket.close()
-        assert lab.server._process.wait(10) == 0
+        assert lab.server.wait_for_end(10) == 0
 
 
 def test_the_access_log_tells_of_the_end(tmp_path: Path) -> None:
@@ -477,8 +478,8 @@ def test_ctrl_c_ends_waiting_and_suspended_ones(tmp_path: Path) -> None:
         assert peers[1].receive() == "here"
         peers[0].send("x")
         peers[0].receive()
-        lab.server._process.send_signal(signal.SIGINT)
+        lab.server.send_signal(signal.SIGINT)
         for peer in peers:
             peer.expect_close(1001)
             peer.wire.socket.close()
-        assert lab.server._process.wait(10) == 0
+        assert lab.server.wait_for_end(10) == 0

@@ -7,7 +7,6 @@ that names the mistake in the log, and their client a 500 or a connection that e
 from __future__ import annotations
 
 import json
-import signal
 
 import pytest
 from lab import Lab, running_lab
@@ -640,7 +639,7 @@ def test_system_exit_answers_500_and_ends_the_server_with_its_status(serve) -> N
     )
     server.expects_traceback = True
     assert server.get()[0] == 500
-    assert server.stop(signal.SIGCONT) == 7
+    assert server.wait_for_end() == 7
 
 
 def test_hundred_requests_on_one_connection_keep_their_order(lab: Lab) -> None:
