@@ -5,15 +5,13 @@ from __future__ import annotations
 import threading
 import urllib.request
 import wsgiref.simple_server
-import wsgiref.util
 import wsgiref.validate
-import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
 from routes import ROUTES, wait_for_parked
-from wire import Client, get
+from wire import Client, get, wait_until
 
 from meinheld.middleware import (
     CLIENT_KEY,
@@ -201,8 +199,7 @@ def test_a_refused_suspend_leaves_a_read_that_waits_alone(serve: Callable) -> No
         client.send_bytes(
             f"POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n".encode() + b"x" * 99
         )
-        while get(server.port, "/upload_begun").text != "True":
-            pass
+        wait_until(lambda: get(server.port, "/upload_begun").text == "True", "the upload has begun")
         assert "another request" in get(server.port, "/suspend_idle").text
         client.send_bytes(b"x" * (size - 99))
         assert client.response().text == str(size)
@@ -313,9 +310,8 @@ def test_a_read_that_would_wait_in_a_callback_is_refused_and_loses_nothing(serve
     with Client(server.port) as client:
         # A body of this size is not collected before the request begins.
         client.send_bytes(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
-        deadline = time.monotonic() + 10
-        while not (said := get(server.port, "/").text) and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_until(lambda: get(server.port, "/").text != "", "the read has ended")
+        said = get(server.port, "/").text
         assert said.startswith("ContinuationError: cannot wait here: inside a callback from a C")
         client.send_bytes(b"x" * 100_000)
         assert client.response().text == "100000"
@@ -373,6 +369,13 @@ def test_the_keys_are_the_documented_ones() -> None:
     assert (CLIENT_KEY, CONTINUATION_KEY) == ("meinheld.client", "meinheld.continuation")
 
 
+class Silent(wsgiref.simple_server.WSGIRequestHandler):
+    """Logs nothing."""
+
+    def log_message(self, *_args: object) -> None:
+        pass
+
+
 @pytest.mark.parametrize("middleware", [SpawnMiddleware, ContinuationMiddleware])
 def test_under_another_server_the_key_is_absent(middleware: Callable) -> None:
     seen: list[tuple[object, object]] = []
@@ -383,9 +386,7 @@ def test_under_another_server_the_key_is_absent(middleware: Callable) -> None:
         return [b"answered"]
 
     app = wsgiref.validate.validator(middleware(plain))
-    handler = wsgiref.simple_server.WSGIRequestHandler
-    handler.log_message = lambda *_: None  # type: ignore[assignment, method-assign]
-    with wsgiref.simple_server.make_server("127.0.0.1", 0, app, handler_class=handler) as server:
+    with wsgiref.simple_server.make_server("127.0.0.1", 0, app, handler_class=Silent) as server:
         thread = threading.Thread(target=server.handle_request)
         thread.start()
         with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/", timeout=10) as response:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 from routes import ROUTES, wait_for_parked
-from wire import Client, get
+from wire import Client, get, wait_until
 
 THREADS = (
     ROUTES
@@ -182,8 +182,7 @@ def test_the_loop_stays_live_while_other_threads_compute(serve: Callable) -> Non
     with Client(server.port) as client, Client(server.port) as other:
         for _ in range(5):
             client.send("/park", name="it")
-            while other.get("/parked").text != "1":
-                pass
+            wait_until(lambda: other.get("/parked").text == "1", "it is suspended")
             other.get("/wake", name="it")
             assert client.response().text == "'woken'"
         assert client.get("/race", rounds=10).json() == list(range(10))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import socket
 
 import pytest
 from lab import Lab, running_lab
@@ -150,8 +152,6 @@ def test_lines_of_a_large_body_are_found_across_reads(lab: Lab) -> None:
         start_response("200 OK", [("Content-Type", "text/plain")])
         return [f"{lines} {digest.hexdigest()}".encode()]
     """
-    import hashlib
-
     body = b"short\n" * 300_000 + b"x" * 500_000 + b"\n" + b"y" * 100
     response = lab.ask(source, method="POST", body=body)
     assert response.body.decode() == f"300002 {hashlib.sha256(body).hexdigest()}"
@@ -214,7 +214,7 @@ def test_cut_small_or_chunked_body_never_reaches_the_application(lab: Lab) -> No
     for request in [chunked_head + b"a\r\n0123456789\r\n", length_head + b"0123456789"]:
         with lab.connect() as wire:
             wire.send(request)
-            wire.socket.shutdown(1)
+            wire.socket.shutdown(socket.SHUT_WR)
             assert wire.rest().count(b"HTTP/1.1 2") == 0
     assert lab.events(name) == []
 
@@ -276,7 +276,7 @@ def test_unread_large_body_closes_the_connection(lab: Lab) -> None:
         wire.send(lab.request(name, method="POST", headers="Content-Length: 9000000\r\n") + b"x" * 100_000)
         response = wire.response()
         assert (response.body, response["Connection"]) == (b"enough", "close")
-        wire.socket.shutdown(1)
+        wire.socket.shutdown(socket.SHUT_WR)
         assert wire.closed()
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 from routes import ROUTES, wait_for_parked
-from wire import Client, get
+from wire import Client, get, wait_until
 
 STATE = (
     ROUTES
@@ -310,6 +310,14 @@ def do_thread_identity(c, environ, name):
 
 SUFFIX = {"import": "_module"}
 
+# What each request has noted when it has ended, as often.
+NOTED = {
+    "async_generator": ["closed NAME"],
+    "finalizer": ["finalized NAME"] * 2,
+    "weakref": ["called NAME"],
+    "logging": ["by NAME"],
+}
+
 # The name of each case, how often each request suspends, and what the requests "one" and "three" answer.
 CASES = [
     ("contextvars", 3, '["unset", "NAME", "NAME inside"]'),
@@ -355,6 +363,8 @@ def test_two_interleaved_requests_find_their_state(
             for name, client in clients.items():
                 assert client.response().text == answer.replace("NAME", name)
                 client.finish()
+            noted = [note.replace("NAME", name) for note in NOTED.get(case, []) for name in names]
+            assert sorted(control.get("/notes").json()) == sorted(noted)
             if case == "import":
                 break
 
@@ -601,8 +611,7 @@ def do_stop(c, environ):
         for _ in range(3):
             one.send("/exc_info", name="one")
             for _ in range(4):
-                while control.get("/parked").text != "1":
-                    pass
+                wait_until(lambda: control.get("/parked").text == "1", "it is suspended", 30)
                 control.get("/wake", name="one")
             assert "do_exc_info" in one.response().text
         assert control.get("/stop").json() == [True, True]

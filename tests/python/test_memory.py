@@ -23,8 +23,7 @@ STARTS = range(200) if "STRESS_SECONDS" in os.environ else range(60)
 INJECTED = (
     ROUTES
     + r'''
-import _testcapi
-from wsgiref.validate import validator
+import _testcapi, os
 
 errors = []
 
@@ -140,26 +139,26 @@ def fails_joined(c, environ):
         errors.append(f"{task} has not ended")
 
 def fails_killed(c, environ):
-    ended = []
+    ended = [False]
     def work():
         try:
             server.sleep(3)
         finally:
-            ended.append(1)
+            ended[0] = True
     task = server.spawn(work)
     server.sleep(0)
     yield
-    killed = False
     for _ in range(100):
         try:
             task.kill()
-            killed = True
             break
         except MemoryError:
             pass
     for _ in range(100):
         try:
             task.join(2)
+            if not ended[0]:
+                errors.append(f"{task} was killed and its finally block was not run")
             return
         except server.timeout:
             errors.append(f"{task} was killed and lives")
@@ -175,7 +174,6 @@ def fails_timer(c, environ):
     server.sleep(0)
 
 def fails_trampoline(c, environ):
-    import os
     reading, writing = os.pipe()
     try:
         yield

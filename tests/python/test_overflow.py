@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -120,13 +119,19 @@ def test_a_signal_that_was_sent_does_what_it_did_before(serve: Callable) -> None
     assert running.get("/again") == (200, b"2")
 
 
+KILLED = """
+import os, signal
+from meinheld import server
+
+server.listen(("127.0.0.1", 0))
+server.schedule_call(0, os.kill, os.getpid(), signal.SIGSEGV)
+server.run(lambda environ, start_response: [])
+"""
+
+
 def test_the_default_action_for_a_signal_that_was_sent(tmp_path: Path) -> None:
-    before = "import os\ndef kill(): os.kill(os.getpid(), 11)"
     program = tmp_path / "program.py"
-    program.write_text(
-        f"from meinheld import server\n{before}\n"
-        "server.listen(('127.0.0.1', 0))\nserver.schedule_call(0, kill)\nserver.run(print)\n"
-    )
+    program.write_text(KILLED)
     ended = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=30)
     assert (ended.returncode, ended.stderr) == (-signal.SIGSEGV, "")
 
@@ -143,9 +148,9 @@ def test_the_size_of_a_stack_is_checked(tmp_path: Path) -> None:
     server.set_stack_size(1 << 21)
     assert server.get_stack_size() == 1 << 21
     server.set_stack_size(before)
-    for words in (["--stack-size", "1"], ["--stack-size", str(1 << 40)]):
-        command = [sys.executable, "-m", "meinheld", "app", *words]
-        (tmp_path / "app.py").write_text("def app(environ, start_response): ...\n")
-        ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ})
+    (tmp_path / "app.py").write_text("def app(environ, start_response): ...\n")
+    for size in ("1", str(1 << 40)):
+        command = [sys.executable, "-m", "meinheld", "app", "--stack-size", size]
+        ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=30)
         assert ended.returncode == 2
         assert ended.stderr.count("\n") == 1 and "--stack-size" in ended.stderr

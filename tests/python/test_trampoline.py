@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import pytest
-from program import run_program
+from program import Ended, run_program
 
 PAIR = """
 def pair():
@@ -31,10 +32,8 @@ def drain(one):
 """
 
 
-def run(directory: Path, source: str):  # noqa: ANN201
+def run(directory: Path, source: str) -> Ended:
     """Run a program that has PAIR."""
-    import textwrap
-
     return run_program(directory, PAIR + textwrap.dedent(source))
 
 
