@@ -2,9 +2,10 @@
 //! Handling".
 //!
 //! A real file goes out by sendfile(2) from where it stands; anything else with a `read` is read in
-//! blocks. Not here: deciding which (see wsgi.rs).
+//! blocks. Not here: deciding which (see returned.rs).
 
 use pyo3::exceptions::{PyStopIteration, PyTypeError, PyValueError};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
@@ -53,6 +54,11 @@ impl FileWrapper {
             file.call_method0(intern!(py, "close"))?;
         }
         Ok(())
+    }
+
+    /// There is nothing to clear: the collector breaks a cycle at the file, if that has the wrapper.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.file)
     }
 }
 

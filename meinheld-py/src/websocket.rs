@@ -1,7 +1,7 @@
 //! `environ["wsgi.websocket"]`: a WebSocket as Python objects use it.
 //!
 //! Built on [`meinheld_core::ws`], which has the states and the waits. Not here: when the handshake is
-//! answered, and what becomes of what the application returns (see middleware.py).
+//! answered, and what becomes of what the application returns (see websocket.py).
 
 use std::io;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use meinheld_core::http::Version;
 use meinheld_core::ws::{Closure, Handshake, HandshakeError, WebSocket, WebSocketConfig};
 use meinheld_coro::without_parking;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyMemoryView, PyString};
 
@@ -121,6 +122,12 @@ impl PyHandshake {
         let socket = ThreadBound::new(accepted.map_err(from_io)?);
         lane.mark_upgraded();
         Ok(PyWebSocket { socket, environ: self.environ.clone_ref(py) })
+    }
+
+    /// There is nothing to clear: the collector breaks a cycle at the environ.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.client)?;
+        visit.call(&self.environ)
     }
 }
 
@@ -276,6 +283,11 @@ impl PyWebSocket {
             },
         };
         Text(format!("<meinheld.websocket.WebSocket, {state}>").into())
+    }
+
+    /// There is nothing to clear: the collector breaks a cycle at the environ.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.environ)
     }
 }
 

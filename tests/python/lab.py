@@ -274,6 +274,27 @@ class Lab:
             return wire.response(method)
 
 
+COLLECT = """
+    import gc
+
+    def app(environ, start_response):
+        gc.collect()
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"collected"]
+"""
+
+
+def collect_until(lab: Lab, name: str, event: object) -> None:
+    """Run the collector until the application has noted something: its request may still end."""
+    collector = lab.define(COLLECT)
+
+    def is_noted() -> bool:
+        lab.ask_again(collector)
+        return event in lab.events(name)
+
+    wait_until(is_noted, lambda: f"{event!r} in {lab.events(name)}", SECONDS)
+
+
 @contextmanager
 def running_lab(directory: Path, source: str = DISPATCHER, **options: object) -> Iterator[Lab]:
     """Run a lab; tracebacks in its log are expected, since applications are to fail."""

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from lab import Lab, running_lab
+from lab import Lab, collect_until, running_lab
 from wire import wait_until
 
 BIG_BYTES = 10 * 1024 * 1024
@@ -295,6 +295,31 @@ def test_descriptors_do_not_leak(lab: Lab, directory: Path) -> None:
         lab.ask_again(name, headers=headers_for(directory / "small", "open(path, 'rb')"))
     # The application keeps the file object of its last request; it has been closed.
     wait_until(lambda: files() <= before, lambda: f"{files()} files are open, {before} were", 5)
+
+
+def test_a_file_that_has_its_wrapper_is_collected(lab: Lab) -> None:
+    """A cycle of the two is no leak."""
+    name = lab.define(
+        """
+        import weakref
+
+        class Download:
+            def __init__(self, wrapper):
+                self.body = wrapper(self)
+                self.left = [b"all of it"]
+
+            def read(self, size):
+                return self.left.pop() if self.left else b""
+
+        def app(environ, start_response):
+            download = Download(environ["wsgi.file_wrapper"])
+            weakref.finalize(download, events.append, "collected")
+            start_response("200 OK", [("Content-Type", "text/plain")])
+            return download.body
+        """
+    )
+    assert lab.ask_again(name).body == b"all of it"
+    collect_until(lab, name, "collected")
 
 
 MISTAKES = {

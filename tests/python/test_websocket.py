@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from frames import ASK, BINARY, FIN, PING, PONG, TEXT, Peer, close, frame
-from lab import Lab, running_lab
+from lab import Lab, collect_until, running_lab
 from websockets.sync.client import connect
 from wire import wait_until
 
@@ -408,6 +408,25 @@ def test_the_old_handler_style(lab: Lab) -> None:
         assert peer.receive() == "13 False /"
         peer.expect_close(1000)
     assert lab.ask_again(name).status == 400
+
+
+def test_a_cycle_through_its_environ_is_collected(lab: Lab) -> None:
+    """What an application puts into the environ may have the WebSocket, which has the environ."""
+    name = lab.define(
+        talking(
+            """
+import weakref
+class Room: pass
+room = Room()
+room.socket = ws
+environ["room"] = room
+weakref.finalize(room, events.append, "collected")
+            """
+        )
+    )
+    with Peer(lab, name) as peer:
+        peer.expect_close(1000)
+    collect_until(lab, name, "collected")
 
 
 def test_a_stop_closes_with_1001(tmp_path: Path) -> None:
