@@ -375,6 +375,25 @@ def test_a_unix_socket_in_use_names_its_process(command: Command) -> None:
 
 
 @pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("127.0.0.1:{}", ":{}"),
+        (":{}", "127.0.0.1:{}"),
+        ("127.0.0.1:{}", "localhost:{}"),
+        ("[::]:{}", "[::1]:{}"),
+        ("unix:s", "unix:./s"),
+    ],
+)
+def test_an_address_that_another_bind_covers(command: Command, first: str, second: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    first, second = first.format(port), second.format(port)
+    line = command.refuses("chat", "--bind", first, "--bind", second)
+    assert line == f"cannot listen on {second}: another --bind already covers it"
+    assert not (command.directory / "s").exists()
+
+
+@pytest.mark.parametrize(
     ("bind", "reason"),
     [
         ("unix:chat.py", "a file has that name and is not a socket"),

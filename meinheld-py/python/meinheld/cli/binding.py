@@ -79,8 +79,7 @@ def listen(binds: Sequence[Bind]) -> None:
     try:
         server.listen(address=addresses or None, socket_fd=descriptors or None)
     except OSError as error:
-        bind = culprit(binds, error)
-        raise Refusal(f"cannot listen on {bind}: {reason(bind, error)}") from None
+        raise Refusal(explain(binds, error)) from None
 
 
 def address(bind: Bind) -> tuple[str, int] | str | None:
@@ -134,28 +133,35 @@ def checked_fd(bind: Fd) -> int:
     return bind.number
 
 
-def culprit(binds: Sequence[Bind], error: OSError) -> Bind:
-    """The address that failed: the first on which a plain bind fails in the same way."""
-    for bind in binds:
-        if trial(bind) == error.errno:
-            return bind
-    return binds[0]
+def explain(binds: Sequence[Bind], error: OSError) -> str:
+    """Which address failed, the first on which plain listening fails in the same way, and why.
+
+    Those before it are held meanwhile: one may be in the way of another.
+    """
+    with contextlib.ExitStack() as held:
+        for bind in binds:
+            if trial(bind, held) == error.errno:
+                return f"cannot listen on {bind}: {reason(bind, error)}"
+    return f"cannot listen on {binds[0]}: {reason(binds[0], error)}"
 
 
-def trial(bind: Bind) -> int | None:
-    """The errno that binding alone ends with."""
+def trial(bind: Bind, held: contextlib.ExitStack) -> int | None:
+    """The errno that listening alone ends with; the socket is held."""
     at = address(bind)
     if at is None:
         return None
     family = resolve(bind)[0] if isinstance(bind, Tcp) else socket.AF_UNIX
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(at)
-        except OSError as error:
-            return error.errno
+    probe = held.enter_context(socket.socket(family, socket.SOCK_STREAM))
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if family == socket.AF_INET6:
+        probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    try:
+        probe.bind(at)
+        probe.listen(0)
+    except OSError as error:
+        return error.errno
     if isinstance(bind, Unix):
-        os.unlink(bind.path)
+        held.callback(os.unlink, bind.path)
     return None
 
 
