@@ -514,6 +514,30 @@ def test_a_time_out_beyond_the_clock_is_none(tmp_path: Path) -> None:
     run(tmp_path, program)
 
 
+def test_a_kept_underscore_says_nothing_of_the_body(tmp_path: Path) -> None:
+    """What would pass for a header that tells what the body is is dropped all the same."""
+    program = """
+    @validator
+    def app(environ, start_response):
+        names = ("CONTENT_LENGTH", "CONTENT_TYPE", "HTTP_TRANSFER_ENCODING")
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [repr([environ.get(name) for name in names]).encode()]
+
+    server.set_underscore_headers(True)
+    server.listen(("127.0.0.1", 0))
+    def work(port=server.addresses()[0][1]):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        headers = {"Content-Type": "a/b", "Content_Length": "99", "Content_Type": "c/d", "Transfer_Encoding": "chunked"}
+        for body in [b"hello", b"four"]:
+            connection.request("POST", "/", body, headers)
+            seen = eval(connection.getresponse().read())
+            assert seen == [str(len(body)), "a/b", None], seen
+        connection.close()
+    serve(work)
+    """
+    run(tmp_path, program)
+
+
 def test_headers_with_underscores_can_be_kept(tmp_path: Path) -> None:
     """They are dropped unless asked for, since they impersonate those with dashes."""
     program = """

@@ -192,9 +192,9 @@ impl HeadIndex {
                 Some(known) => self.facts.note(known, header.value, self.fields.len())?,
                 None if !name.contains(&b'_') => {}
                 None => match limits.underscore_headers {
-                    UnderscoreHeaders::Keep => {}
+                    UnderscoreHeaders::Keep if !passes_for_framing(name) => {}
                     UnderscoreHeaders::Refuse => return Err(HeadError::HeaderUnderscore),
-                    UnderscoreHeaders::Drop => {
+                    UnderscoreHeaders::Keep | UnderscoreHeaders::Drop => {
                         self.has_gaps = true;
                         continue;
                     }
@@ -205,6 +205,13 @@ impl HeadIndex {
         self.framing = self.facts.conclude(line.version)?;
         Ok(())
     }
+}
+
+/// Whether the CGI variable of this name is that of a header which tells what the body is (RFC 3875
+/// section 4.1.2 and 4.1.3): it was not told by this one.
+fn passes_for_framing(name: &[u8]) -> bool {
+    let twins: [&[u8]; 3] = [b"content_length", b"content_type", b"transfer_encoding"];
+    twins.iter().any(|twin| name.eq_ignore_ascii_case(twin))
 }
 
 struct RequestLine<'b> {
@@ -390,6 +397,21 @@ mod tests {
             let names: Vec<&str> = index.view(wire).headers().map(|(name, _)| name).collect();
             assert_eq!(names, *expected);
         }
+    }
+
+    #[test]
+    fn a_kept_underscore_does_not_contradict_the_framing_per_rfc_3875_section_4_1() {
+        let wire = b"POST / HTTP/1.1\r\nHost: a\r\nContent_Length: 9\r\nCONTENT_TYPE: a\r\n\
+                     Transfer_encoding: chunked\r\nX_A: 1\r\nContent-Length: 0\r\n\r\n";
+        let limits =
+            HeadLimits { underscore_headers: UnderscoreHeaders::Keep, ..HeadLimits::default() };
+        assert!(parse_every_way(wire, &limits).is_ok());
+        let mut index = HeadIndex::new();
+        index.parse(wire, &limits).unwrap();
+        let head = index.view(wire);
+        let names: Vec<&str> = head.headers().map(|(name, _)| name).collect();
+        assert_eq!(names, ["Host", "X_A", "Content-Length"]);
+        assert_eq!(head.framing(), Framing::Length(0));
     }
 
     #[test]

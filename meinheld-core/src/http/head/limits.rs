@@ -14,7 +14,8 @@ pub enum UnderscoreHeaders {
     /// It is counted and then forgotten.
     #[default]
     Drop,
-    /// It is kept like any other.
+    /// It is kept like any other, but for those that would pass for Content-Length, Content-Type and
+    /// Transfer-Encoding: they are dropped.
     Keep,
     /// Its request is refused.
     Refuse,
