@@ -22,7 +22,8 @@ pub struct Listener {
     inherited: bool,
 }
 
-/// A socket's file, and the process that made it: a forked child must not remove it.
+/// A socket's file, wherever the process goes, and the process that made it: a forked child must not
+/// remove it.
 #[derive(Debug)]
 struct OwnedPath {
     path: PathBuf,
@@ -99,7 +100,8 @@ impl Listener {
         let failed = |source| ListenError { address: format!("unix:{}", path.display()), source };
         remove_stale(path).map_err(failed)?;
         let socket = sys::bind_unix(path, backlog).map_err(failed)?;
-        let owned_path = OwnedPath { path: path.to_path_buf(), process: std::process::id() };
+        let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+        let owned_path = OwnedPath { path: absolute, process: std::process::id() };
         let address = Arc::new(Address::Unix(path.to_path_buf()));
         Ok(Listener { socket, address, owned_path: Some(owned_path), inherited: false })
     }

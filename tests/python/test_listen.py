@@ -481,6 +481,20 @@ def test_an_inherited_descriptor_stays_the_callers(tmp_path: Path) -> None:
     run(tmp_path, program)
 
 
+def test_a_unix_socket_is_removed_wherever_the_program_has_gone(tmp_path: Path) -> None:
+    """A relative path means what it meant when it was listened on; a file of that name elsewhere stays."""
+    program = """
+    os.mkdir("elsewhere")
+    open("elsewhere/here.sock", "w").close()
+    server.listen("here.sock")
+    os.chdir("elsewhere")
+    serve(lambda: ask("../here.sock"))
+    assert os.path.exists("here.sock")
+    assert not os.path.exists("../here.sock")
+    """
+    run(tmp_path, program)
+
+
 def test_a_unix_socket_whose_queue_is_full_is_in_use(tmp_path: Path) -> None:
     """Finding that out does not wait for a place in the queue."""
     program = """
