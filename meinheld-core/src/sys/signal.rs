@@ -3,6 +3,8 @@
 //! The pipe is the well-known self-pipe: a handler may only write(2). A host with handlers of its
 //! own (an interpreter) is given the writing end instead of installing ours.
 
+use std::cell::RefCell;
+use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -17,6 +19,19 @@ static HANDLER_PIPE: AtomicI32 = AtomicI32::new(-1);
 pub struct SignalPipe {
     reader: OwnedFd,
     writer: OwnedFd,
+    replaced: RefCell<Vec<Replaced>>,
+}
+
+/// What a signal did before it was written to a pipe.
+struct Replaced {
+    signal: libc::c_int,
+    action: libc::sigaction,
+}
+
+impl fmt::Debug for Replaced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Replaced").field("signal", &self.signal).finish_non_exhaustive()
+    }
 }
 
 impl SignalPipe {
@@ -29,7 +44,7 @@ impl SignalPipe {
         syscall!(pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK))?;
         // SAFETY: both descriptors were just made, and nobody else owns them.
         let [reader, writer] = fds.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
-        Ok(SignalPipe { reader, writer })
+        Ok(SignalPipe { reader, writer, replaced: RefCell::default() })
     }
 
     /// The end to write signal numbers to, one byte each.
@@ -41,18 +56,22 @@ impl SignalPipe {
         self.reader.as_raw_fd()
     }
 
-    /// Has SIGINT and SIGTERM written to this pipe from now on, in place of what they did before.
+    /// Has SIGINT and SIGTERM written to this pipe, in place of what they did before and will do again
+    /// when the pipe is dropped.
     ///
     /// # Errors
     /// When the system refuses, which it does not for these two.
     pub fn catch_termination(&self) -> io::Result<()> {
         HANDLER_PIPE.store(self.writer(), Ordering::Release);
         for signal in [libc::SIGINT, libc::SIGTERM] {
-            // SAFETY: an all-zero sigaction is a valid value: no flags, an empty mask.
-            let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-            action.sa_sigaction = note_signal as *const () as libc::sighandler_t;
+            let mut action = no_action();
+            action.sa_sigaction = handler();
             action.sa_flags = libc::SA_RESTART;
-            syscall!(sigaction(signal, &raw const action, std::ptr::null_mut()))?;
+            let mut before = no_action();
+            syscall!(sigaction(signal, &raw const action, &raw mut before))?;
+            if before.sa_sigaction != handler() {
+                self.replaced.borrow_mut().push(Replaced { signal, action: before });
+            }
         }
         Ok(())
     }
@@ -68,9 +87,26 @@ impl SignalPipe {
 
 impl Drop for SignalPipe {
     fn drop(&mut self) {
+        for Replaced { signal, action } in self.replaced.get_mut().drain(..) {
+            // Somebody may have put another handler in the place of ours.
+            let mut now = no_action();
+            let found = syscall!(sigaction(signal, std::ptr::null(), &raw mut now));
+            if found.is_ok() && now.sa_sigaction == handler() {
+                let _ = syscall!(sigaction(signal, &raw const action, std::ptr::null_mut()));
+            }
+        }
         let _ =
             HANDLER_PIPE.compare_exchange(self.writer(), -1, Ordering::AcqRel, Ordering::Relaxed);
     }
+}
+
+fn no_action() -> libc::sigaction {
+    // SAFETY: an all-zero sigaction is a valid value: no flags, an empty mask.
+    unsafe { std::mem::zeroed() }
+}
+
+fn handler() -> libc::sighandler_t {
+    note_signal as *const () as libc::sighandler_t
 }
 
 /// The handler: only async-signal-safe calls, and errno as it was.
@@ -87,5 +123,28 @@ extern "C" fn note_signal(signal: libc::c_int) {
         let saved = *errno;
         libc::write(fd, number.as_ptr().cast(), number.len());
         *errno = saved;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_are_bytes_and_do_afterwards_what_they_did_before() {
+        let now = || {
+            let mut now = no_action();
+            syscall!(sigaction(libc::SIGTERM, std::ptr::null(), &raw mut now)).unwrap();
+            now.sa_sigaction
+        };
+        let before = now();
+        let pipe = SignalPipe::new().unwrap();
+        pipe.catch_termination().unwrap();
+        pipe.catch_termination().unwrap();
+        syscall!(raise(libc::SIGTERM)).unwrap();
+        assert_eq!(pipe.take(), [15]);
+        assert_ne!(now(), before);
+        drop(pipe);
+        assert_eq!(now(), before);
     }
 }
