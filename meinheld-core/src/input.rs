@@ -4,7 +4,7 @@
 //! A connection that waits owns no more memory than the bytes it has sent: the large buffers go
 //! back to the pool. Not here: receiving or sending.
 
-/// How much is received at once, in bytes. A head must fit.
+/// How much is received at once, in bytes. A head that is longer makes its buffer grow.
 pub(crate) const BUFFER_BYTES: usize = 64 * 1024;
 
 /// How large a buffer to send from is at first, in bytes: a head and a small body.
@@ -82,14 +82,16 @@ impl Buffers {
         Input { bytes, start: 0 }
     }
 
-    /// The opposite: takes the buffer back, and leaves the bytes in a vector of their length.
+    /// The opposite: takes the buffer back, unless it has grown, and leaves the bytes in a vector of their
+    /// length.
     pub(crate) fn shrink(&mut self, mut input: Input) -> Input {
         if input.is_small() {
             return input;
         }
         let kept = if input.is_empty() { Vec::new() } else { input.unread().to_vec() };
         input.bytes.clear();
-        if self.spare.len() < SPARE_BUFFERS_MAX {
+        let has_grown = input.bytes.capacity() >= 2 * BUFFER_BYTES;
+        if self.spare.len() < SPARE_BUFFERS_MAX && !has_grown {
             self.spare.push(input.bytes);
         }
         Input { bytes: kept, start: 0 }
@@ -136,5 +138,15 @@ mod tests {
         assert_eq!(input.tail().capacity(), BUFFER_BYTES);
         input.consume(10);
         assert!(input.is_empty());
+    }
+
+    #[test]
+    fn a_buffer_that_has_grown_is_not_kept() {
+        let mut buffers = Buffers::default();
+        let mut input = buffers.grow(Input::default());
+        input.tail().resize(BUFFER_BYTES, b'x');
+        assert!(input.tail().capacity() > BUFFER_BYTES, "there is room for more");
+        assert_eq!(buffers.shrink(input).unread().len(), BUFFER_BYTES);
+        assert_eq!(buffers.spare.len(), 0);
     }
 }
