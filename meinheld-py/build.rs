@@ -1,5 +1,5 @@
-//! Compiles the C half of the thread-state exchange, and what calls Python, against the headers of the interpreter that
-//! `PyO3` resolved. Each reason to refuse is one line that says what to do.
+//! Compiles the C half of the thread-state exchange, and what calls Python, against the headers of the
+//! interpreter that `PyO3` resolved. Each reason to refuse is one line that says what to do.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

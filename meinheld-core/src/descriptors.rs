@@ -10,10 +10,11 @@
 //! ```
 //!
 //! They have an epoll of their own, which the loop's watches, so that whatever a task does to its
-//! descriptors, closed ones too, cannot touch those of the server. A descriptor is a number of the process's, which may be closed and given to another file while
-//! somebody waits for it; epoll forgets it then, silently. The next one to wait for that number finds
-//! the former ones stale, and wakes them; an event that was on its way names a watch that is over,
-//! and misses. Not here: what a descriptor is for, or the server's own connections.
+//! descriptors, closed ones too, cannot touch those of the server. A descriptor is a number of the
+//! process's, which may be closed and given to another file while somebody waits for it; epoll forgets
+//! it then, silently. The next one to wait for that number finds the former ones stale, and wakes them;
+//! an event that was on its way names a watch that is over, and misses. Not here: what a descriptor is
+//! for, or the server's own connections.
 
 use std::cell::RefCell;
 use std::collections::HashMap;

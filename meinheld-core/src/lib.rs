@@ -44,10 +44,9 @@ mod line_writer;
 mod listener;
 mod receiving;
 mod refusal;
+mod repeats;
 #[cfg(test)]
 mod replay;
-
-mod repeats;
 mod seldom;
 mod serve;
 mod server;

@@ -10,7 +10,8 @@ use std::ops::Range;
 /// The state that one pooled coroutine carries for the host.
 ///
 /// It lives as long as the pooled coroutine, which runs many tasks one after the other. None of
-/// these may panic: a switch that is half made cannot be undone. `enter` and `leave` are called strictly in pairs, on the hub's stack:
+/// these may panic: a switch that is half made cannot be undone. `enter` and `leave` are called
+/// strictly in pairs, on the hub's stack:
 ///
 /// ```text
 ///   hub            enter ─┐                   ┌─ leave           enter ─┐   ┌─ leave

@@ -21,8 +21,8 @@ pub fn duplicate_file(fd: RawFd) -> io::Result<File> {
 }
 
 impl Exchange {
-    /// Sends `bytes` of a file from `offset` as the whole body, or the rest of it, without copying it through this
-    /// process. Tells how many were sent: fewer if the file ends before.
+    /// Sends `bytes` of a file from `offset` as the whole body, or the rest of it, without copying it
+    /// through this process. Tells how many were sent: fewer if the file ends before.
     ///
     /// # Errors
     /// As [`write`](Self::write), and what reading the file says.

@@ -42,7 +42,8 @@ impl FaultHandler {
         let alternate = alternate_stack()?;
         let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
         if !installed.0 {
-            replace_action()?;
+            // Before its memory goes, which only a whole value would see to.
+            replace_action().inspect_err(|_| alternate.iter().for_each(leave_alternate))?;
             installed.0 = true;
         }
         installed.1 += 1;
