@@ -26,13 +26,14 @@ class Body:
         self.how = how
     def __iter__(self):
         yield b"in the parent: "
-        if self.how == "in_body" and os.fork() == 0:
-            return
-        os.wait() if self.how == "in_body" else None
+        if self.how == "in_body":
+            if os.fork() == 0:
+                return
+            os.wait()
         yield b"more"
     def close(self):
-        if self.how == "in_close":
-            os.fork() and os.wait()
+        if self.how == "in_close" and os.fork() > 0:
+            os.wait()
 
 def app(environ, start_response):
     how = environ["PATH_INFO"].strip("/")

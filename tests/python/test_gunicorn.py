@@ -16,7 +16,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -218,14 +218,12 @@ def test_blocked_worker_is_aborted_and_an_idle_one_is_not(gunicorn: Callable[...
     """The sign of life comes from the loop: blocked, it does not come."""
     running = gunicorn("timeout = 2\ndef worker_abort(worker): print('hook abort', flush=True)")
     pid = running.get("/pid")[1]
-    began = time.monotonic()
-    while time.monotonic() - began < 5:
-        time.sleep(0.5)
+    for _ in range(2):
+        # Longer than the time-out.
+        time.sleep(3)
         assert running.get("/pid")[1] == pid, running.output()
-        if time.monotonic() - began > 1:
-            time.sleep(2.5)
-    with pytest.raises((http.client.HTTPException, ConnectionError, AssertionError)):
-        assert running.get("/block")[0] == 200
+    with suppress(http.client.HTTPException, ConnectionError):
+        assert running.get("/block")[0] != 200
     running.wait_for("WORKER TIMEOUT")
     running.wait_for("Booting worker", 2)
     assert running.get("/pid")[1] != pid
@@ -387,13 +385,15 @@ def test_several_binds_and_long_poll(gunicorn: Callable[..., Gunicorn]) -> None:
     running = gunicorn("", "-b", "127.0.0.1:0", "-b", "unix:here.sock", "--preload")
     with socket.create_connection(("127.0.0.1", running.port), 15) as waiting:
         waiting.sendall(b"GET /wait HTTP/1.0\r\n\r\n")
-        woken = b"0"
-        while woken == b"0":
+
+        def wakes() -> bool:
             with socket.socket(socket.AF_UNIX) as other:
                 other.settimeout(15)
                 other.connect(str(running.directory / "here.sock"))
                 other.sendall(b"GET /send HTTP/1.0\r\n\r\n")
-                woken = b"".join(iter(lambda: other.recv(1000), b"")).rpartition(b"\r\n\r\n")[2]
+                return b"".join(iter(lambda: other.recv(1000), b"")).endswith(b"\r\n\r\n1")
+
+        wait_until(wakes, "a request that waits")
         assert b"".join(iter(lambda: waiting.recv(1000), b"")).endswith(b"woken")
 
 

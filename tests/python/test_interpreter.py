@@ -114,15 +114,11 @@ def test_slots_that_a_patch_release_moved_are_found_or_missed(tmp_path: Path, mo
     include = sysconfig.get_path("include")
     offset = compile_probe(tmp_path, include)
     # What the headers say is off by `moved` words: they are those of another patch release.
-    source = (SOURCES / "state.c").read_text()
-    for header in SOURCES.glob("*.h"):
-        text = header.read_text().replace("static size_t loop_slot", "size_t loop_slot")
-        text = text.replace(
-            "offsetof(_PyThreadStateImpl, asyncio_running_loop)",
-            f"offsetof(_PyThreadStateImpl, asyncio_running_loop) + {moved} * 8",
-        )
-        (tmp_path / header.name).write_text(text)
-    (tmp_path / "state.c").write_text(source)
+    slot = "offsetof(_PyThreadStateImpl, asyncio_running_loop)"
+    for file in SOURCES.glob("*.[ch]"):
+        text = file.read_text().replace("static size_t loop_slot", "size_t loop_slot")
+        (tmp_path / file.name).write_text(text.replace(slot, f"{slot} + {moved} * 8"))
+    assert any(slot in file.read_text() for file in tmp_path.glob("*.h")), "there is a slot to move"
     library = build(tmp_path, "state.c", include)
     program = PROGRAM.format(library=str(library), offset=offset)
     subprocess.run([sys.executable, "-c", program], check=True, timeout=30)

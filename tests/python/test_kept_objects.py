@@ -10,7 +10,7 @@ from program import run_program
 
 #: Ways to keep a thing: each returns a function that gives it back, or None if it could not be kept.
 KEEPERS = """
-import contextvars, gc, queue, weakref
+import contextvars, functools, gc, queue, weakref
 
 gc.disable()
 variable = contextvars.ContextVar("variable")
@@ -26,7 +26,6 @@ def in_a_closure(thing):
     return lambda: thing
 
 def in_a_partial_call(thing):
-    import functools
     return functools.partial(lambda kept: kept, thing)
 
 def in_a_tuple_in_a_dict(thing):
@@ -270,7 +269,7 @@ def test_nothing_of_a_request_shows_in_the_next(tmp_path: Path) -> None:
             thread.start()
             thread.join()
         elif path == "/made-another":
-            notes.append(repr(type(environ[CLIENT_KEY].continuation()).__name__))
+            notes.append(type(environ[CLIENT_KEY].continuation()).__name__)
         elif path == "/names-a-module":
             start_response.__module__ = "the first one's"
         elif path == "/raises":
@@ -292,7 +291,7 @@ def test_nothing_of_a_request_shows_in_the_next(tmp_path: Path) -> None:
             for path in ("reads-ahead", "resumed-early", "made-another", "names-a-module", "raises", "times-out", "unstarted", "muted"):
                 for each, content in ((path, b"one\ntwo\n"), ("look", b"")):
                     client.request("POST", "/" + each, content)
-                    answer = kind(lambda: client.getresponse())
+                    answer = kind(client.getresponse)
                     notes.append([each, getattr(answer, "status", None)])
                     if hasattr(answer, "read"):
                         answer.read()
@@ -310,7 +309,7 @@ def test_nothing_of_a_request_shows_in_the_next(tmp_path: Path) -> None:
     assert notes == [
         *("one\n", ["reads-ahead", 200], *look),
         *(["resumed-early", 200], *look),
-        *("'Continuation'", ["made-another", 200], *look),
+        *("Continuation", ["made-another", 200], *look),
         *(["names-a-module", 200], *look),
         *(["raises", 500], *look),
         *(["times-out", 500], *look),

@@ -47,21 +47,20 @@ def do_plain(c, environ):
 def do_times_out(c, environ):
     try:
         c.suspend(1e-6)
-    except server.timeout as error:
+    except server.timeout:
         return "timed out"
 
 def do_raises(c, environ):
     try:
         raise Odd(c, environ)
-    except Odd as error:
+    except Odd:
         try:
             c.suspend(1e-6)
         except server.timeout:
             return "raised"
 
 def do_resumed(c, environ):
-    thread_free = environ[CLIENT_KEY].continuation()
-    waker = environ[CLIENT_KEY].continuation()
+    unused = [environ[CLIENT_KEY].continuation() for _ in range(2)]
     parked[id(c)] = c
     line.append(c)
     if len(line) >= 2:
@@ -87,7 +86,7 @@ def do_thrown(c, environ):
     del line[:-1]
     try:
         c.suspend(0.005)
-    except Odd as error:
+    except Odd:
         return "thrown"
     except server.timeout:
         line.remove(c)
@@ -152,11 +151,9 @@ def do_kept_by_thread(c, environ):
     def drop():
         gate.wait(10)
         keep.clear()
-        done.set()
-    done = threading.Event()
     thread = threading.Thread(target=drop)
     thread.start()
-    finish.append((gate, done, thread))
+    finish.append((gate, thread))
     del environ, c
     return "kept"
 
@@ -164,7 +161,7 @@ finish = []
 
 def do_finish(c, environ):
     while finish:
-        gate, done, thread = finish.pop()
+        gate, thread = finish.pop()
         gate.set()
         thread.join(10)
     return "finished"
@@ -199,7 +196,8 @@ def settle(growth: Callable[[], Growth]) -> list[Growth]:
 
 def ask(clients: list[Client], path: str, times: int) -> None:
     if path == "/departs":
-        return depart(clients[0], times)
+        depart(clients[0], times)
+        return
     for _ in range(times // len(clients)):
         for client in clients:
             client.send(path)
@@ -215,7 +213,10 @@ def depart(control: Client, times: int) -> None:
         wait_until(lambda: control.get("/parked").text == str(BATCH), "all wait")
         for number, client in enumerate(leaving):
             # Those that go with a FIN keep their port for a minute.
-            client.finish() if number % 10 == 0 else client.reset()
+            if number % 10 == 0:
+                client.finish()
+            else:
+                client.reset()
         wait_until(lambda: control.get("/parked").text == "0", "all have been told")
 
 

@@ -5,9 +5,7 @@ The crowds are held by a client in a process of its own, whose descriptors are n
 
 from __future__ import annotations
 
-import os
 import resource
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -29,13 +27,13 @@ PARKED = (
 import gc, os, resource
 
 def do_stats(c, environ):
-    threads = [line for line in open("/proc/self/status") if line.startswith(("VmRSS", "Threads"))]
-    rss, count = (int(line.split()[1]) for line in threads)
+    lines = [line for line in open("/proc/self/status") if line.startswith(("VmRSS", "Threads"))]
+    rss, threads = (int(line.split()[1]) for line in lines)
     return json.dumps({
         "suspended": sum(each.suspended for each in parked.values()),
         "parked": len(parked),
         "rss_kib": rss,
-        "threads": count,
+        "threads": threads,
         "descriptors": len(os.listdir("/proc/self/fd")),
         "soft": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         "hard": resource.getrlimit(resource.RLIMIT_NOFILE)[1],
@@ -111,8 +109,7 @@ def crowd(port: int, count: int) -> Iterator[Crowd]:
         one.says("sent")
         yield one
     finally:
-        if one.process.poll() is None:
-            os.kill(one.process.pid, signal.SIGKILL)
+        one.process.kill()
         one.process.communicate()
 
 

@@ -11,7 +11,6 @@ import ssl
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,35 +20,35 @@ from pathlib import Path
 import pytest
 from conftest import Server
 from program import run_program
-from wire import get
+from wire import get, wait_until
 
 COUNT = 50
 #: A key that nothing but these tests trusts, with its certificate for localhost and 127.0.0.1.
 KEY = Path(__file__).with_name("localhost.pem")
 SECONDS = 20
 
+#: Runs behind lines that say what PORT, SCHEME, CONTEXT and VERIFY are.
 APP = """
 from meinheld.patch import patch_all
 patch_all()
 
-import http.client, time, urllib.request
+import http.client, urllib.request
 import requests
 
-UPSTREAM = ("127.0.0.1", {port})
-URL = "http://%s:%s" % UPSTREAM
+URL = f"{SCHEME}://127.0.0.1:{PORT}"
 session = requests.Session()
 
 def by_urllib():
-    with urllib.request.urlopen(URL, timeout=30) as response:
+    with urllib.request.urlopen(URL, timeout=30, context=CONTEXT) as response:
         return response.read()
 
 def by_http_client():
-    client = http.client.HTTPConnection(*UPSTREAM)
+    client = http.client.HTTPConnection("127.0.0.1", PORT)
     client.request("POST", "/", body=b"x" * 10)
     return client.getresponse().read()
 
 def by_requests():
-    return requests.get(URL, timeout=30).content
+    return requests.get(URL, timeout=30, verify=VERIFY).content
 
 def by_session():
     return session.get(URL).content
@@ -117,15 +116,14 @@ def test_fifty_requests_fetch_at_once(
     serve: Callable[..., Server], upstream: Upstream, way: str
 ) -> None:
     """On one process, from an upstream that answers when all have asked."""
-    server = serve(APP.replace("{port}", str(upstream.server_port)))
+    plain = f"PORT, SCHEME, CONTEXT, VERIFY = {upstream.server_port}, 'http', None, True\n"
+    server = serve(plain + APP)
     for _ in range(2):
         assert get_many(server.port, f"/{way}") == ["all at once"] * COUNT
 
 
-TLS = """
-import ssl
-CONTEXT = ssl.create_default_context(cafile="{key}")
-""" + APP.replace("http://", "https://").replace("timeout=30)", "timeout=30, WITH)")
+#: Lines that patch before anything else is imported.
+PATCHED = "from meinheld.patch import patch_all\npatch_all()\n"
 
 
 @pytest.mark.parametrize("imported", ["before", "after"])
@@ -139,12 +137,12 @@ def test_fifty_requests_fetch_over_tls_at_once(
     upstream.socket = context.wrap_socket(
         upstream.socket, server_side=True, do_handshake_on_connect=False
     )
-    source = TLS.replace("{key}", str(KEY)).replace("{port}", str(upstream.server_port))
-    source = source.replace("urlopen(URL, timeout=30, WITH)", "urlopen(URL, timeout=30, context=CONTEXT)")
-    source = source.replace("WITH", f"verify={str(KEY)!r}")
-    if imported == "after":
-        source = "from meinheld.patch import patch_all\npatch_all()\n" + source
-    server = serve(source)
+    tls = f"""
+import ssl
+PORT, SCHEME, VERIFY = {upstream.server_port}, "https", {str(KEY)!r}
+CONTEXT = ssl.create_default_context(cafile=VERIFY)
+"""
+    server = serve((PATCHED if imported == "after" else "") + tls + APP)
     assert get_many(server.port, f"/{way}") == ["all at once"] * COUNT
 
 
@@ -234,10 +232,8 @@ def running_redis(directory: Path) -> Iterator[Path]:
     arguments = ["--port", "0", "--unixsocket", str(path), "--save", "", "--dir", str(directory)]
     with subprocess.Popen([program, *arguments], stdout=subprocess.DEVNULL) as process:
         try:
-            deadline = time.monotonic() + SECONDS
-            while not accepts(path):
-                assert process.poll() is None and time.monotonic() < deadline, "redis-server does not start"
-                time.sleep(0.01)
+            wait_until(lambda: accepts(path) or process.poll() is not None, "redis-server listens", SECONDS)
+            assert process.poll() is None, "redis-server does not start"
             yield path
         finally:
             process.terminate()
@@ -254,7 +250,7 @@ REDIS = """
 from meinheld.patch import patch_all
 patch_all()
 
-import redis
+import json, redis
 
 client = redis.Redis(unix_socket_path="{path}", socket_timeout=60)
 
@@ -268,7 +264,7 @@ def app(environ, start_response):
         client.set(name, "value of " + name)
         answer = [int(client.blpop("queue", 50)[1]), client.get(name).decode()]
     start_response("200 OK", [("Content-Type", "text/plain")])
-    return [repr(answer).encode()]
+    return [json.dumps(answer).encode()]
 """
 
 
@@ -278,12 +274,9 @@ def test_fifty_requests_wait_for_redis_at_once(serve: Callable[..., Server], tmp
         server = serve(REDIS.replace("{path}", str(path)))
         with ThreadPoolExecutor(COUNT) as pool:
             waiting = [pool.submit(get, server.port, f"/name{n}") for n in range(COUNT)]
-            deadline = time.monotonic() + SECONDS
-            while get(server.port, "/blocked").text != str(COUNT):
-                assert time.monotonic() < deadline, server.output()
-                time.sleep(0.02)
+            wait_until(lambda: get(server.port, "/blocked").json() == COUNT, server.output, SECONDS)
             get(server.port, "/wake")
-            answers = [eval(answer.result(SECONDS).text) for answer in waiting]
+            answers = [answer.result(SECONDS).json() for answer in waiting]
         assert sorted(number for number, _ in answers) == list(range(COUNT))
         assert [name for _, name in answers] == [f"value of name{n}" for n in range(COUNT)]
 
@@ -301,7 +294,7 @@ def test_sleep_select_and_poll_park(tmp_path: Path) -> None:
         def same():
             here, there = socket.socketpair()
             for wait in (lambda t: select.select([here], [], [], t), lambda t: polled(here, t)):
-                notes.append([len(wait(0)[0]) if wait(0) else 0, len(wait(0.01) or ([],))])
+                notes.append([wait(0), wait(0.01)])
                 threading.Timer(0.02, there.send, [b"x"]).start()
                 ready = wait(5)
                 notes.append(ready[0] == [here] or ready == [(here.fileno(), select.POLLIN)])
@@ -345,7 +338,7 @@ def test_sleep_select_and_poll_park(tmp_path: Path) -> None:
     assert ended.notes == [True, True, True, True]
 
 
-def test_the_example_fetches_several_at_once(tmp_path: Path, upstream: Upstream) -> None:
+def test_the_example_fetches_several_at_once(upstream: Upstream) -> None:
     """As a program of its own."""
     example = Path(__file__).resolve().parents[2] / "examples" / "patched_urllib.py"
     upstream.all_there = threading.Barrier(3)

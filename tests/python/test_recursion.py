@@ -284,7 +284,7 @@ def drop_tree(tree):
     while len(tree):
         tree[:] = tree[0][:]
 def xml_drop(n): ElementTree.fromstring("<a>" * n + "</a>" * n)
-def import_star(n): return __import__("importlib").import_module("json" if n else "re") and 0
+def import_module(n): return __import__("importlib").import_module("json" if n else "re") and 0
 def decimal_text(n): return len(str(Decimal("1" * n * 10)))
 def warn(n):
     import warnings
@@ -368,7 +368,7 @@ pickle_loads deep_copy list_drop dict_drop tuple_drop object_drop generator_drop
 literal_list literal_tuple literal_unary literal_dict compile_list compile_call compile_not
 compile_minus compile_sum compile_power compile_attribute compile_subscript compile_lambda compile_ternary
 compile_star compile_elif compile_blocks compile_match parse_sum parse_attribute
-ast_dump ast_compile re_groups re_captures re_match re_nested xml_parse xml_write xml_drop import_star decimal_text
+ast_dump ast_compile re_groups re_captures re_match re_nested xml_parse xml_write xml_drop import_module decimal_text
 warn log sqlite callbacks trace suspends
 """.split()
 
@@ -394,7 +394,7 @@ def test_deep_recursion_never_ends_the_server(serve: Callable, kind: str) -> Non
                     raise AssertionError(f"dead at {depth} below {levels} after {seen}") from None
                 assert response.status == 200, (depth, levels, server.output())
                 assert response.text in OUTCOMES
-                if depth == SHALLOW and kind != "by_subclasscheck":
+                if depth == SHALLOW:
                     assert response.text == "result", (depth, levels)
                 seen.append((levels, depth, response.text))
     print(kind, [outcome for _, _, outcome in seen])

@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 import pytest
 from routes import ROUTES
-from wire import Client
+from wire import Client, get
 
 SECONDS = float(os.environ.get("STRESS_SECONDS", "2"))
 SEED = int(os.environ.get("STRESS_SEED", random.randrange(1 << 30)))
@@ -29,7 +29,6 @@ WALKS = (
     + r'''
 import asyncio, atexit, cProfile, contextlib, contextvars, ctypes, faulthandler, functools, gc, importlib.abc
 import importlib.util, itertools, os, random, signal, sqlite3, subprocess, threading, tracemalloc, weakref
-from meinheld.middleware import CLIENT_KEY
 
 variable = contextvars.ContextVar("variable")
 local = threading.local()
@@ -75,7 +74,7 @@ class Walk:
             return 1
         token, name = object(), object()
         context = variable.set(name)
-        before, exception, kept = getattr(local, "value", None), sys.exc_info()[1], sys.getrefcount
+        before, exception = getattr(local, "value", None), sys.exc_info()[1]
         local.value = name
         c = self.client.continuation()
         waiting.append((c, token))
@@ -161,7 +160,7 @@ def asynchronous(walk, depth):
         return 0
 
 def sorted_key(walk, depth):
-    return sum(sorted([0, 1], key=lambda _: walk.pause())) - 1 + 2
+    return len(sorted([0, 1], key=lambda _: walk.pause()))
 
 def reduced(walk, depth):
     return functools.reduce(lambda total, _: total + walk.down(depth), range(2), 0)
@@ -461,8 +460,12 @@ atexit.register(lambda: print("walks", json.dumps([errors, walks]), flush=True))
 
 
 @pytest.mark.skipif(not HAS_GREENLETS, reason="the walks below have no greenlets: greenlet or sqlalchemy is missing")
-def test_walks_have_greenlets() -> None:
+def test_walks_have_greenlets(serve: Callable) -> None:
     """A run without them says so; one that has them finds them in the server, too."""
+    server = serve(WALKS, graceful_timeout=0)
+    assert get(server.port, "/begin").text == "begun"
+    errors, _ = get(server.port, "/errors").json()
+    assert errors == []
 
 
 @pytest.mark.timeout(60 + 3 * SECONDS)
@@ -474,8 +477,7 @@ def test_random_walks_while_everything_changes(serve: Callable) -> None:
     clients = [Client(server.port, seconds=40) for _ in range(CLIENTS)]
     apart = clients[:10]
     control = Client(server.port, seconds=40)
-    begun = control.get("/begin").text
-    assert begun == ("begun" if HAS_GREENLETS else "begun without greenlets")
+    control.get("/begin")
     pauses = 0
     end = time.monotonic() + SECONDS
     while pauses == 0 or time.monotonic() < end:

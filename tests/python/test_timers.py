@@ -55,7 +55,8 @@ def test_a_call_gets_its_arguments_and_may_wait(tmp_path: Path) -> None:
             global timer
             timer = server.schedule_call(0.01, call, 1, "two", seconds=3, cb=4)
             notes.append([timer.called, repr(timer)])
-            server.sleep(0.05)
+            while len(notes) < 2:
+                server.sleep(0.002)
             notes.append([timer.called, repr(timer)])
 
         serve(main)

@@ -7,7 +7,6 @@ import re
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ import browser
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
+from wire import wait_until
 
 CHAT = Path(__file__).resolve().parents[2] / "examples" / "websocket_chat" / "chat.py"
 SECONDS = 10
@@ -31,12 +31,14 @@ class Chat:
         with self._log.open("wb") as log:
             command = [sys.executable, str(CHAT), "--port", "0"]
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
-        deadline = time.monotonic() + 2 * SECONDS
-        while (found := re.search(r"http://127\.0\.0\.1:(\d+)/", self.output())) is None:
-            assert self.process.poll() is None, self.output()
-            assert time.monotonic() < deadline, self.output()
-            time.sleep(0.02)
+        wait_until(lambda: self.address() is not None or self.process.poll() is not None, self.output, 2 * SECONDS)
+        found = self.address()
+        assert found is not None, self.output()
         self.port = int(found[1])
+
+    def address(self) -> re.Match[str] | None:
+        """What it has printed of where it is."""
+        return re.search(r"http://127\.0\.0\.1:(\d+)/", self.output())
 
     def output(self) -> str:
         """What it has printed."""
@@ -157,15 +159,17 @@ def test_two_people_talk_and_find_each_other_again(chat: Chat, tmp_path: Path) -
         wait_for(pages[1], "messages", "hello Ann")
         windows.close(pages[1])
         wait_for(pages[0], "people", "Ann", exactly=True)
-        assert [entry for entry in pages[0].get_log("browser") if entry["level"] == "SEVERE"] == []
+        assert browser.severe(pages[0]) == []
 
 
 def wait_for(page, part: str, text: str, exactly: bool = False) -> None:
     """Wait until a part of a page shows a text."""
-    deadline = time.monotonic() + SECONDS
-    while True:
-        shown = page.find_element("id", part).text
-        if shown == text if exactly else text in shown:
-            return
-        assert time.monotonic() < deadline, f"{part}: {shown!r}, and not {text!r}"
-        time.sleep(0.05)
+
+    def shown() -> str:
+        return page.find_element("id", part).text
+
+    wait_until(
+        lambda: shown() == text if exactly else text in shown(),
+        lambda: f"{part}: {shown()!r}, and not {text!r}",
+        SECONDS,
+    )
