@@ -250,14 +250,10 @@ fn the_loop_outside_sends_and_receives_and_wakes_who_waits() {
 fn waiting_outside_of_a_task_is_refused() {
     let (sender, receiver) = channel::bounded(1);
     let refused = receiver.receive();
-    let expected = Refusal::NoTask;
-    assert!(matches!(
-        refused,
-        Err(ReceiveError::Interrupted(Interrupt::Refused(refusal))) if refusal == expected
-    ));
+    assert!(matches!(refused, Err(ReceiveError::Interrupted(Interrupt::Refused(Refusal::NoTask)))));
     sender.try_send(1).unwrap();
     let full = sender.send(2);
-    assert!(matches!(full, Err(SendError::Interrupted(2, Interrupt::Refused(_)))));
+    assert!(matches!(full, Err(SendError::Interrupted(2, Interrupt::Refused(Refusal::NoTask)))));
 }
 
 #[test]

@@ -204,8 +204,7 @@ fn join_outside_of_a_task_is_refused() {
     let scheduler = scheduler();
     let task = scheduler.spawn(|| ());
     let refused = task.join();
-    let expected = Interrupt::Refused(Refusal::NoTask).to_string();
-    assert!(matches!(refused, Err(JoinError::Interrupted(why)) if why.to_string() == expected));
+    assert!(matches!(refused, Err(JoinError::Interrupted(Interrupt::Refused(Refusal::NoTask)))));
 }
 
 #[test]

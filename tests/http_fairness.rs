@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use meinheld_core::{Config, Exchange};
-use support::{Running, serve};
+use support::{Running, serve, wait_until};
 
 const PIECES_MAX: usize = 400;
 const PIECE_BYTES: usize = 4096;
@@ -36,9 +36,7 @@ impl Progress {
     }
 
     fn wait_begun(&self) {
-        while !self.begun.load(Ordering::SeqCst) {
-            thread::yield_now();
-        }
+        wait_until("the busy request is under way", || self.begun.load(Ordering::SeqCst));
     }
 }
 

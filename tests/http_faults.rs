@@ -5,7 +5,7 @@ mod support;
 use std::io::ErrorKind;
 
 use meinheld_core::{Config, Exchange, LengthMismatch, Request};
-use support::{echo, serve};
+use support::{echo, serve, wait_until};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
@@ -32,9 +32,7 @@ fn what_was_sent_before_a_handler_failed_arrives() {
         let mut client = server.connect();
         client.send(format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 70000\r\n\r\n"));
         client.send(vec![b'y'; 70_000]);
-        while server.reports.lock().unwrap().len() == told {
-            std::thread::yield_now();
-        }
+        wait_until("the panic is told", || server.reports.lock().unwrap().len() > told);
         // The loop has gone on, and done with the connection what it would.
         assert_eq!(server.connect().get("/").status, 200);
         assert_eq!(client.head().0, 200);

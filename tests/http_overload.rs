@@ -3,19 +3,22 @@
 mod support;
 
 use std::net::TcpStream;
-use std::sync::mpsc;
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
 use meinheld_core::Config;
-use support::{Child, Client, PATIENCE, continuation, echo, serve, serve_parent, turns};
+use support::{Child, Client, PATIENCE, Reports, continuation, echo, serve, serve_parent, turns};
 
 /// Connections that fill the queue of a server that cannot accept any more.
 const CROWD: usize = 60;
 
+fn run_with_few_descriptors() -> Child {
+    Child::run(&["sh", "-c", "ulimit -n 40; exec \"$@\"", "sh"], "child_with_few_descriptors")
+}
+
 #[test]
 fn a_server_without_descriptors_serves_whom_it_has_and_goes_on_later() {
-    let limited = ["sh", "-c", "ulimit -n 40; exec \"$@\"", "sh"];
-    let server = Child::run(&limited, "child_with_few_descriptors");
+    let server = run_with_few_descriptors();
     let mut established = Client::tcp(server.address);
     assert_eq!(established.get("/").status, 200);
     let crowd: Vec<_> = (0..CROWD).map(|_| TcpStream::connect(server.address).unwrap()).collect();
@@ -37,8 +40,7 @@ fn a_server_without_descriptors_serves_whom_it_has_and_goes_on_later() {
 
 #[test]
 fn connections_that_idle_make_room_for_others() {
-    let limited = ["sh", "-c", "ulimit -n 40; exec \"$@\"", "sh"];
-    let server = Child::run(&limited, "child_with_few_descriptors");
+    let server = run_with_few_descriptors();
     let mut crowd: Vec<_> = (0..CROWD / 4).map(|_| Client::tcp(server.address)).collect();
     for client in &mut crowd {
         assert_eq!(client.get("/").status, 200);
@@ -52,8 +54,7 @@ fn connections_that_idle_make_room_for_others() {
 
 #[test]
 fn clients_are_turned_away_if_no_descriptor_comes_free() {
-    let limited = ["sh", "-c", "ulimit -n 40; exec \"$@\"", "sh"];
-    let server = Child::run(&limited, "child_with_few_descriptors");
+    let server = run_with_few_descriptors();
     let mut busy: Vec<_> = (0..CROWD).map(|_| Client::tcp(server.address)).collect();
     for client in &mut busy {
         client.send("GET /busy HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -68,10 +69,10 @@ fn clients_are_turned_away_if_no_descriptor_comes_free() {
 }
 
 #[test]
-#[ignore = "run by a_server_without_descriptors_serves_whom_it_has_and_goes_on_later"]
+#[ignore = "run by the tests above in a child process"]
 fn child_with_few_descriptors() {
-    let (send, reports) = mpsc::channel::<support::Reports>();
-    let reports = std::sync::Mutex::new(reports);
+    let reports = Arc::new(OnceLock::<Reports>::new());
+    let told = Arc::clone(&reports);
     let server = serve(Config::default(), move |request, exchange| {
         let count = match request.path.as_slice() {
             b"/turns-in-a-second" => {
@@ -84,16 +85,12 @@ fn child_with_few_descriptors() {
                 let _ = meinheld_coro::sleep(PATIENCE);
                 0
             }
-            b"/reports" => {
-                let reports = reports.lock().unwrap().recv().unwrap();
-                let count = reports.lock().unwrap().len();
-                count as u64
-            }
+            b"/reports" => told.get().unwrap().lock().unwrap().len() as u64,
             _ => 0,
         };
         let _ = exchange.respond(200, &[], count.to_string().as_bytes());
     });
-    send.send(server.reports.clone()).unwrap();
+    reports.set(Arc::clone(&server.reports)).unwrap();
     serve_parent(server);
 }
 

@@ -96,14 +96,14 @@ fn a_refused_upgrade_is_an_answer_like_any_other() {
         exchange.respond(200, &[], why.as_bytes()).unwrap();
     });
     let cases = [
-        ("GET /no-header HTTP/1.1\r\n", "", "101 needs an Upgrade header"),
-        ("GET /bad-header HTTP/1.1\r\n", "", "control character"),
-        ("GET / HTTP/1.0\r\nConnection: keep-alive\r\n", "", "cannot answer HTTP/1.0"),
-        ("POST / HTTP/1.1\r\nContent-Length: 5\r\nExpect: 100-continue\r\n", "", "has not been"),
+        ("GET /no-header HTTP/1.1\r\n", "101 needs an Upgrade header"),
+        ("GET /bad-header HTTP/1.1\r\n", "control character"),
+        ("GET / HTTP/1.0\r\nConnection: keep-alive\r\n", "cannot answer HTTP/1.0"),
+        ("POST / HTTP/1.1\r\nContent-Length: 5\r\nExpect: 100-continue\r\n", "has not been"),
     ];
-    for (head, body, why) in cases {
+    for (head, why) in cases {
         let mut client = server.connect();
-        client.send(format!("{head}Host: a\r\n\r\n{body}"));
+        client.send(format!("{head}Host: a\r\n\r\n"));
         let response = client.response();
         assert!(response.text().contains(why), "{head}: {}", response.text());
     }

@@ -489,11 +489,12 @@ fn comment_length(rest: &str) -> usize {
     }
     let (mut depth, mut at) = (0, 0);
     while at < rest.len() {
-        let step = match &rest.as_bytes()[at..] {
-            [b'/', b'*', ..] => (depth += 1, 2).1,
-            [b'*', b'/', ..] => (depth -= 1, 2).1,
-            _ => 1,
+        let (deeper, step) = match &rest.as_bytes()[at..] {
+            [b'/', b'*', ..] => (1, 2),
+            [b'*', b'/', ..] => (-1, 2),
+            _ => (0, 1),
         };
+        depth += deeper;
         at += step;
         if depth == 0 {
             return at;
@@ -565,8 +566,8 @@ fn has_extension(path: &str, extension: &str) -> bool {
 
 /// Every text file of the tree that people write, sorted, with its text.
 fn files_below(root: &Path) -> Vec<(String, String)> {
-    let written = ["rs", "py", "pyi", "c", "h", "toml", "md", "js", "css", "html", "txt"];
-    let named = ["Makefile", ".ci/run", "tools/check-prerequisites"];
+    let written = ["rs", "py", "pyi", "c", "h", "toml", "ini", "md", "js", "css", "html", "txt"];
+    let named = ["Makefile", ".ci/*", "tools/*"];
     let (mut files, mut folders) = (Vec::new(), vec![root.to_path_buf()]);
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).expect("the tree can be read") {
@@ -577,8 +578,7 @@ fn files_below(root: &Path) -> Vec<(String, String)> {
                 if !is_built(&name) {
                     folders.push(path);
                 }
-            } else if named.contains(&name.as_str())
-                || written.iter().any(|e| has_extension(&name, e))
+            } else if matches_any(&name, &named) || written.iter().any(|e| has_extension(&name, e))
             {
                 let text = fs::read_to_string(&path).expect("text files are UTF-8");
                 files.push((name, text));

@@ -7,6 +7,8 @@ use meinheld_core::http::{
     BodyError, BodyLimits, CHUNK_END, ChunkHeader, Decoder, Framing, LAST_CHUNK,
 };
 
+use super::grammar::{is_text, is_text_byte, is_token, is_token_byte};
+
 /// What came of a whole input.
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
@@ -134,11 +136,10 @@ fn naive_trailers(wire: &[u8], start: usize, content: Vec<u8>, limits: &BodyLimi
         }
         count += 1;
         let name = line.split(|&byte| byte == b':').next().unwrap_or_default();
-        let good =
-            !name.is_empty() && name.len() < line.len() && name.iter().all(|&byte| is_name(byte));
+        let good = is_token(name) && name.len() < line.len();
         let fits = at - start <= limits.trailer_bytes_max as usize
             && count <= limits.trailer_count_max as usize;
-        if !good || !fits || !line[name.len()..].iter().all(|&byte| is_text(byte)) {
+        if !good || !fits || !is_text(&line[name.len()..]) {
             return Naive::Refused;
         }
     }
@@ -165,25 +166,17 @@ fn trimmed(bytes: &[u8]) -> &[u8] {
 }
 
 fn after_token(bytes: &[u8]) -> Option<&[u8]> {
-    let count = bytes.iter().take_while(|&&byte| is_name(byte)).count();
+    let count = bytes.iter().take_while(|&&byte| is_token_byte(byte)).count();
     (count > 0).then(|| &bytes[count..])
 }
 
 fn after_quotation(bytes: &[u8]) -> Option<&[u8]> {
     match bytes {
         [b'"', rest @ ..] => Some(rest),
-        [b'\\', byte, rest @ ..] if is_text(*byte) => after_quotation(rest),
-        [byte, rest @ ..] if *byte != b'\\' && is_text(*byte) => after_quotation(rest),
+        [b'\\', byte, rest @ ..] if is_text_byte(*byte) => after_quotation(rest),
+        [byte, rest @ ..] if *byte != b'\\' && is_text_byte(*byte) => after_quotation(rest),
         _ => None,
     }
-}
-
-fn is_name(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
-}
-
-fn is_text(byte: u8) -> bool {
-    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
 
 fn line_at(wire: &[u8], at: usize) -> Option<&[u8]> {

@@ -277,7 +277,7 @@ impl Stage {
 
     fn with(&self, connection: usize, use_it: impl FnOnce(&mut Peer)) {
         let mut peers = self.peers.borrow_mut();
-        peers.resize_with(CONNECTIONS_MAX.max(connection), Peer::default);
+        peers.resize_with(CONNECTIONS_MAX, Peer::default);
         let peer = &mut peers[connection];
         if !std::mem::replace(&mut peer.opened, true) {
             let socket = UnixStream::connect_addr(&self.address).expect("it listens");

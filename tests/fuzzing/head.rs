@@ -6,6 +6,8 @@ use meinheld_core::http::{
     Version, may_complete, percent_decode_path,
 };
 
+use super::grammar::{is_text, is_token, show, trim};
+
 /// How many prefixes of one input are parsed at the most.
 const CUTS_MAX: usize = 96;
 
@@ -41,18 +43,18 @@ fn check_prefixes(wire: &[u8], whole: Result<Parsed, HeadError>, limits: &HeadLi
     for cut in (0..wire.len()).step_by(stride) {
         match index.parse(&wire[..cut], limits) {
             Ok(Parsed::Incomplete) => {
-                assert_eq!(refused, None, "refused, and then not, at {cut}: {}", shown(wire));
+                assert_eq!(refused, None, "refused, and then not, at {cut}: {}", show(wire));
             }
             Ok(Parsed::Complete { head_bytes }) => {
-                panic!("complete after {head_bytes} of {cut} bytes: {}", shown(wire))
+                panic!("complete after {head_bytes} of {cut} bytes: {}", show(wire))
             }
             Err(error) => {
-                assert_eq!(whole, Err(error), "another error at {cut}: {}", shown(wire));
+                assert_eq!(whole, Err(error), "another error at {cut}: {}", show(wire));
                 refused = Some(error);
             }
         }
     }
-    assert_eq!(index.parse(wire, limits), whole, "{}", shown(wire));
+    assert_eq!(index.parse(wire, limits), whole, "{}", show(wire));
     if let Ok(Parsed::Complete { head_bytes }) = whole {
         assert!(may_complete(&wire[head_bytes - 1..]), "the last byte completes it");
     }
@@ -60,39 +62,39 @@ fn check_prefixes(wire: &[u8], whole: Result<Parsed, HeadError>, limits: &HeadLi
 
 fn check_complete(head: &Head<'_>, wire: &[u8], limits: &HeadLimits) {
     assert!(wire.len() <= limits.head_bytes_max);
-    let text = wire.strip_suffix(b"\r\n\r\n").unwrap_or_else(|| panic!("no end: {}", shown(wire)));
+    let text = wire.strip_suffix(b"\r\n\r\n").unwrap_or_else(|| panic!("no end: {}", show(wire)));
     let mut lines = lines_of(text).skip_while(|line| line.is_empty());
     let first = lines.next().unwrap_or_default();
     let version = if head.version() == Version::Http11 { "HTTP/1.1" } else { "HTTP/1.0" };
     let expected = [head.method().as_bytes(), head.target().raw(), version.as_bytes()].join(&b' ');
-    assert_eq!(first, expected, "{}", shown(wire));
-    assert!(is_token(head.method().as_bytes()) && head.method().len() <= 32, "{}", shown(wire));
+    assert_eq!(first, expected, "{}", show(wire));
+    assert!(is_token(head.method().as_bytes()) && head.method().len() <= 32, "{}", show(wire));
     check_target(head, limits);
 
     let fields: Vec<(&[u8], &[u8])> = lines.map(split_field).collect();
     assert!(fields.len() <= limits.header_count_max);
     let kept = fields.iter().copied().filter(|(name, _)| is_kept(name, limits));
     let seen = head.headers().map(|(name, value)| (name.as_bytes(), value));
-    assert!(kept.eq(seen), "{}", shown(wire));
+    assert!(kept.eq(seen), "{}", show(wire));
     check_framing(head, &fields, wire);
     check_host(head, &fields, wire);
     let close = has_option(&fields, b"close");
     let keep = head.version() == Version::Http11 || has_option(&fields, b"keep-alive");
-    assert_eq!(head.keep_alive(), keep && !close, "{}", shown(wire));
+    assert_eq!(head.keep_alive(), keep && !close, "{}", show(wire));
 }
 
 fn check_target(head: &Head<'_>, limits: &HeadLimits) {
     let target = head.target();
     let raw = target.raw();
     assert!(!raw.is_empty() && raw.len() <= limits.target_bytes_max);
-    assert!(raw.iter().all(|&byte| byte > b' ' && byte != 0x7f && byte != b'#'), "{}", shown(raw));
+    assert!(raw.iter().all(|&byte| byte > b' ' && byte != 0x7f && byte != b'#'), "{}", show(raw));
     assert!(str::from_utf8(raw).is_ok());
     match target.form() {
         TargetForm::Origin => {
             let (path, query) = (target.path(), target.query());
             assert!(path.starts_with(b"/"));
             let joined = [path, query].join(&b'?');
-            assert!(raw == joined || (query.is_empty() && raw == path), "{}", shown(raw));
+            assert!(raw == joined || (query.is_empty() && raw == path), "{}", show(raw));
         }
         TargetForm::Absolute => assert!(raw.to_ascii_lowercase().starts_with(b"http")),
         TargetForm::Authority => assert_eq!(head.method(), "CONNECT"),
@@ -100,7 +102,7 @@ fn check_target(head: &Head<'_>, limits: &HeadLimits) {
     }
     let mut decoded = Vec::new();
     percent_decode_path(target.path(), &mut decoded);
-    assert_eq!(decoded, decode_naively(target.path()), "{}", shown(raw));
+    assert_eq!(decoded, decode_naively(target.path()), "{}", show(raw));
 }
 
 /// RFC 9112 section 6.3, from the lines alone: one length, or one `chunked`, or nothing.
@@ -108,17 +110,17 @@ fn check_framing(head: &Head<'_>, fields: &[(&[u8], &[u8])], wire: &[u8]) {
     let lengths = values(fields, b"content-length");
     let codings = values(fields, b"transfer-encoding");
     match head.framing() {
-        Framing::None => assert!(lengths.is_empty() && codings.is_empty(), "{}", shown(wire)),
+        Framing::None => assert!(lengths.is_empty() && codings.is_empty(), "{}", show(wire)),
         Framing::Length(bytes) => {
-            assert!(lengths.len() == 1 && codings.is_empty(), "{}", shown(wire));
-            assert!(lengths[0].iter().all(u8::is_ascii_digit), "{}", shown(wire));
+            assert!(lengths.len() == 1 && codings.is_empty(), "{}", show(wire));
+            assert!(lengths[0].iter().all(u8::is_ascii_digit), "{}", show(wire));
             let text = str::from_utf8(lengths[0]).expect("digits");
-            assert_eq!(text.parse(), Ok(bytes), "{}", shown(wire));
+            assert_eq!(text.parse(), Ok(bytes), "{}", show(wire));
         }
         Framing::Chunked => {
-            assert_eq!(head.version(), Version::Http11, "{}", shown(wire));
-            assert!(lengths.is_empty() && codings.len() == 1, "{}", shown(wire));
-            assert!(codings[0].eq_ignore_ascii_case(b"chunked"), "{}", shown(wire));
+            assert_eq!(head.version(), Version::Http11, "{}", show(wire));
+            assert!(lengths.is_empty() && codings.len() == 1, "{}", show(wire));
+            assert!(codings[0].eq_ignore_ascii_case(b"chunked"), "{}", show(wire));
         }
     }
 }
@@ -130,7 +132,7 @@ fn check_host(head: &Head<'_>, fields: &[(&[u8], &[u8])], wire: &[u8]) {
     assert!(
         !host.iter().any(|byte| b"/?#@ \\\"<>\t".contains(byte) || *byte >= 0x7f),
         "a host that is none: {}",
-        shown(wire)
+        show(wire)
     );
 }
 
@@ -142,7 +144,7 @@ fn lines_of(text: &[u8]) -> impl Iterator<Item = &[u8]> {
         let end = bytes.windows(2).position(|pair| pair == b"\r\n");
         rest = end.map(|end| &bytes[end + 2..]);
         let line = &bytes[..end.unwrap_or(bytes.len())];
-        assert!(!line.iter().any(|byte| b"\r\n\0".contains(byte)), "{}", shown(text));
+        assert!(!line.iter().any(|byte| b"\r\n\0".contains(byte)), "{}", show(text));
         Some(line)
     })
 }
@@ -150,9 +152,8 @@ fn lines_of(text: &[u8]) -> impl Iterator<Item = &[u8]> {
 fn split_field(line: &[u8]) -> (&[u8], &[u8]) {
     let colon = line.iter().position(|&byte| byte == b':').expect("a field line has a colon");
     let (name, value) = (&line[..colon], trim(&line[colon + 1..]));
-    assert!(is_token(name), "{}", shown(line));
-    let is_good = |byte: &u8| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f);
-    assert!(value.iter().all(is_good), "{}", shown(line));
+    assert!(is_token(name), "{}", show(line));
+    assert!(is_text(value), "{}", show(line));
     (name, value)
 }
 
@@ -187,20 +188,4 @@ fn decode_naively(path: &[u8]) -> Vec<u8> {
         }
     }
     decoded
-}
-
-fn is_token(bytes: &[u8]) -> bool {
-    let is_good = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
-    !bytes.is_empty() && bytes.iter().all(is_good)
-}
-
-fn trim(mut bytes: &[u8]) -> &[u8] {
-    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = bytes {
-        bytes = rest;
-    }
-    bytes
-}
-
-fn shown(bytes: &[u8]) -> String {
-    bytes.escape_ascii().to_string()
 }

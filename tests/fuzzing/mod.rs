@@ -6,6 +6,7 @@
 mod chunked;
 mod connection;
 mod expected;
+mod grammar;
 mod head;
 mod reply;
 mod response;

@@ -1,6 +1,8 @@
 //! What a strict client reads: response heads and bodies, by RFC 9112 sections 4 to 7, with no
 //! leniency at all.
 
+use super::grammar::{is_text, is_token, show};
+
 /// A response.
 #[derive(Clone, Debug)]
 pub(crate) struct Reply {
@@ -56,7 +58,7 @@ pub(crate) fn read_head(wire: &[u8]) -> Option<(Reply, usize)> {
     assert!(rest.len() >= 4 && rest[3] == b' ', "{}", show(&line));
     assert!(rest[..3].iter().all(u8::is_ascii_digit), "{}", show(&line));
     let status = rest[..3].iter().fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'));
-    assert!(rest[4..].iter().all(|&byte| is_text(byte)), "{}", show(&line));
+    assert!(is_text(&rest[4..]), "{}", show(&line));
     let fields = lines.map(|line| read_field(&line)).collect();
     let (body, body_end) = (Vec::new(), BodyEnd::Complete);
     let reply = Reply { status, reason: rest[4..].to_vec(), fields, body, body_end };
@@ -114,9 +116,8 @@ fn read_field(line: &[u8]) -> (String, Vec<u8>) {
     let colon = line.iter().position(|&byte| byte == b':');
     let colon = colon.unwrap_or_else(|| panic!("no colon: {}", show(line)));
     let (name, value) = (&line[..colon], &line[colon + 1..]);
-    let is_good = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
-    assert!(!name.is_empty() && name.iter().all(is_good), "{}", show(line));
-    assert!(value.iter().all(|&byte| is_text(byte)), "{}", show(line));
+    assert!(is_token(name), "{}", show(line));
+    assert!(is_text(value), "{}", show(line));
     let name = String::from_utf8(name.to_vec()).expect("a token is ASCII");
     (name, value.strip_prefix(b" ").unwrap_or(value).to_vec())
 }
@@ -135,13 +136,4 @@ fn decimal(digits: &[u8]) -> usize {
     assert!(!digits.is_empty() && digits.iter().all(u8::is_ascii_digit), "{}", show(digits));
     let number = str::from_utf8(digits).expect("digits").parse::<u64>();
     usize::try_from(number.expect("a 64-bit length")).expect("64 bits")
-}
-
-/// What may stand in a value or a phrase; CR and LF may not, so that no line ends within one.
-fn is_text(byte: u8) -> bool {
-    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
-}
-
-fn show(bytes: &[u8]) -> String {
-    bytes[..bytes.len().min(2000)].escape_ascii().to_string()
 }

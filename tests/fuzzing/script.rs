@@ -45,10 +45,9 @@ pub(crate) struct Script {
 
 impl Script {
     pub(crate) fn parse(data: &[u8]) -> Script {
-        let (settings, data) = data.split_first().unwrap_or((&b'0', b""));
+        let (settings, mut rest) = data.split_first().unwrap_or((&b'0', b""));
         let patience = if settings & 7 == 7 { Patience::Server } else { Patience::Peer };
         let mut parser = Parser { connection: 0, bytes: Vec::new(), steps: Vec::new() };
-        let mut rest = data;
         while let Some((&byte, after)) = rest.split_first() {
             rest = after;
             match (byte, after.split_first()) {

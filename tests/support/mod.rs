@@ -15,7 +15,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{self, Command, Stdio};
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -61,6 +62,8 @@ pub struct Running {
     pub reports: Reports,
     looks: mpsc::Sender<mpsc::Sender<Snapshot>>,
     bell: File,
+    /// Nothing ever comes: the other end goes with the thread.
+    ending: mpsc::Receiver<()>,
     thread: Option<JoinHandle<io::Result<Stopped>>>,
 }
 
@@ -79,9 +82,11 @@ where
 {
     let (looks, asked) = mpsc::channel();
     let (started, ready) = mpsc::channel();
+    let (end, ending) = mpsc::channel();
     let reports = Reports::default();
     let told = Arc::clone(&reports);
     let thread = thread::spawn(move || {
+        let _end: mpsc::Sender<()> = end;
         let service = Probed { inner: handler(function), asked, told };
         let server = Rc::new(Server::new(config, service)?);
         for listener in listeners {
@@ -98,7 +103,7 @@ where
         stopped
     });
     let (handle, addresses, bell) = ready.recv().expect("the server starts");
-    Running { handle, addresses, reports, looks, bell, thread: Some(thread) }
+    Running { handle, addresses, reports, looks, bell, ending, thread: Some(thread) }
 }
 
 fn look<S: Service>(server: &Server<S>) -> Snapshot {
@@ -182,20 +187,36 @@ impl Running {
 
     /// Waits for the server to end, which somebody has asked it to.
     pub fn join(mut self) -> Stopped {
-        let thread = self.thread.take().unwrap();
-        thread.join().expect("the server does not panic").unwrap()
+        let ended = self.end_of_thread().expect("the server ends");
+        ended.expect("the server does not panic").unwrap()
+    }
+
+    /// What the server's thread ends with; `None` if it outlasts our patience.
+    fn end_of_thread(&mut self) -> Option<thread::Result<io::Result<Stopped>>> {
+        let thread = self.thread.take()?;
+        let waited = self.ending.recv_timeout(PATIENCE);
+        (waited == Err(RecvTimeoutError::Disconnected)).then(|| thread.join())
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Some(thread) = self.thread.take() {
+        if self.thread.is_some() {
             self.handle.stop(Some(Duration::ZERO));
-            let ended = thread.join();
+            let ended = self.end_of_thread();
             if !thread::panicking() {
-                ended.expect("the server does not panic").unwrap();
+                ended.expect("the server ends").expect("the server does not panic").unwrap();
             }
         }
+    }
+}
+
+/// Waits until something holds that the server's thread brings about.
+pub fn wait_until(what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        thread::yield_now();
     }
 }
 
