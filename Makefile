@@ -152,7 +152,7 @@ deny: ## Check licences, advisories and sources of the dependencies
 
 .PHONY: clean
 clean: ## Remove what was built, and the virtual environments
-	rm -rf target dist .cache .venv-*
+	rm -rf target fuzz/target dist .cache .venv-*
 
 .PHONY: check-build check-test
 check-build:
