@@ -9,7 +9,6 @@ mappings for a process, so their number is printed too.
 from __future__ import annotations
 
 import contextlib
-import socket
 import sys
 import time
 from pathlib import Path
@@ -63,12 +62,9 @@ def measure(count: int) -> None:
 
 def main(count: int) -> None:
     """Run a server for as long as it takes."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        server.listen(socket_fd=listener.fileno())
-        server.spawn(measure, (count,))
-        server.run(lambda environ, start_response: [], silent=1)
+    server.listen(("127.0.0.1", 0))
+    server.spawn(measure, (count,))
+    server.run(lambda environ, start_response: [], silent=True)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ With --check the figures are held against ceilings.toml, and only the scenarios 
 from __future__ import annotations
 
 import argparse
-import shutil
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,7 +22,7 @@ import tomllib
 from collections import Counter
 from pathlib import Path
 
-from profile import self_costs
+from callgrind import self_costs
 from scenarios import SCENARIOS, Address, Connection, Scenario, hold
 
 HERE = Path(__file__).resolve().parent

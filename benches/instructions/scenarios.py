@@ -42,6 +42,7 @@ class Connection:
 
     def __init__(self, address: Address) -> None:
         """Connect."""
+        self.address = address
         self._socket = socket.create_connection(address, timeout=120)
         self._received = bytearray()
 
@@ -100,16 +101,16 @@ class Scenario:
     """A kind of request, how it is sent and how often."""
 
     title: str
-    """How often a round is sent when it is counted."""
+    # How often a round is sent when it is counted.
     rounds: int
-    """Sends a round on every connection, and receives; the round's number makes requests differ."""
+    # Sends a round on every connection, and receives; the round's number makes requests differ.
     exchange: Callable[[list[Connection], int], None]
-    """How many requests a round has on each connection."""
+    # How many requests a round has on each connection.
     batch: int = 1
     connections: int = 16
     application: str = "hello"
     access_log: bool = False
-    """How many other requests are parked meanwhile."""
+    # How many other requests are parked meanwhile.
     parked: int = 0
 
 
@@ -144,8 +145,7 @@ def _park_and_wake(connections: list[Connection], _number: int) -> None:
 
 def _without_keep_alive(connections: list[Connection], _number: int) -> None:
     """The connections only tell where the server is, and how many come at once."""
-    address: Address = connections[0]._socket.getpeername()
-    fresh = [Connection(address) for _ in connections]
+    fresh = [Connection(connection.address) for connection in connections]
     for connection in fresh:
         connection.send(CLOSE)
     for connection in fresh:

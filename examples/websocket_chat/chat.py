@@ -146,9 +146,10 @@ def application(environ, start_response):
     """Serve the page; talk on its WebSocket."""
     path, websocket = environ["PATH_INFO"], environ.get("wsgi.websocket")
     if websocket is not None:
-        if path != "/chat" or not is_own_page(environ):
+        if path == "/chat" and is_own_page(environ):
+            chat(websocket)
+        else:
             websocket.close(CLOSE_POLICY, "open the page of this chat")
-        chat(websocket)
         return []
     if path not in PAGES or environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
         start_response("404 Not Found", [("Content-Type", "text/plain"), *HEADERS])

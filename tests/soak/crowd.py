@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 
 Address = tuple[str, int]
 
-HEAD = b"GET / HTTP/1.1\r\nHost: slow\r\nX-Slow: "
-CHUNKED = b"POST /echo HTTP/1.1\r\nHost: slow\r\nTransfer-Encoding: chunked\r\n\r\nffff\r\n"
-LENGTH = b"POST /echo HTTP/1.1\r\nHost: slow\r\nContent-Length: 99999\r\n\r\n"
-READER = b"GET /large HTTP/1.1\r\nHost: slow\r\n\r\n"
-
-#: What each kind sends at once, and what after that a byte of a second.
-KINDS = {"head": (HEAD, b"s"), "chunked": (CHUNKED, b"s"), "length": (LENGTH, b"s")}
+#: What each kind sends at once. After that a reader reads, and any other sends, a byte a second.
+KINDS = {
+    "head": b"GET / HTTP/1.1\r\nHost: slow\r\nX-Slow: ",
+    "chunked": b"POST /echo HTTP/1.1\r\nHost: slow\r\nTransfer-Encoding: chunked\r\n\r\nffff\r\n",
+    "length": b"POST /echo HTTP/1.1\r\nHost: slow\r\nContent-Length: 99999\r\n\r\n",
+    "reader": b"GET /large HTTP/1.1\r\nHost: slow\r\n\r\n",
+}
 SECOND = 1.0
 
 
@@ -52,7 +52,7 @@ class Crowd:
                 peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             peer.settimeout(10)
             peer.connect(self._address)
-            peer.sendall(READER if kind == "reader" else KINDS[kind][0])
+            peer.sendall(KINDS[kind])
             peer.setblocking(False)
             due = time.monotonic() + number % 1000 / 1000
             self._clients[peer.fileno()] = Slow(kind, peer, due)
@@ -75,7 +75,7 @@ class Crowd:
             self._receive(slow, 1)
             return
         try:
-            slow.peer.send(KINDS[slow.kind][1])
+            slow.peer.send(b"s")
         except BlockingIOError:
             pass
         except OSError:

@@ -6,13 +6,14 @@ import socket
 import time
 
 from outcome import Outcome
-from probe import GET_PAUSE, Latency
+from probe import Latency
 from target import Target, rest_of
 
 DESCRIPTORS = 64
 ESTABLISHED = 5
 CROWD = 200
 WALL = 2.0
+GET_PAUSE = 0.005
 #: Of one processor.
 CPU_SHARE_MAX = 0.25
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"

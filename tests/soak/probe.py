@@ -13,7 +13,6 @@ import time
 from dataclasses import dataclass
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: healthy\r\n\r\n"
-GET_PAUSE = 0.005
 PAUSE = 0.001
 
 Address = tuple[str, int]

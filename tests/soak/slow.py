@@ -12,13 +12,14 @@ from target import Target
 
 #: The server's time-out for a head, and a little more.
 HEAD_SECONDS = 33
-FIRST = 1000
-SECOND = 3000
+SENDERS_FEW = 1000
+SENDERS_MANY = 3000
 READERS = 1000
 ATTEMPTS = 3
 #: A reader holds a coroutine: its stack, a Python frame or two, the piece on its way.
 KIB_PER_SENDER = 64
 KIB_PER_READER = 512
+DESCRIPTOR_SLACK = 8
 
 
 def slow_clients(seconds: float) -> Outcome:
@@ -30,8 +31,9 @@ def slow_clients(seconds: float) -> Outcome:
             _fire(outcome, target, quiet, crowd, seconds)
         finally:
             crowd.leave()
-        target.settle(before_descriptors := quiet.descriptors() + 8)
-        outcome.returns("descriptors", before_descriptors, target.descriptors(), 8)
+        descriptors = quiet.descriptors()
+        target.settle(descriptors + DESCRIPTOR_SLACK)
+        outcome.returns("descriptors", descriptors, target.descriptors(), DESCRIPTOR_SLACK)
         outcome.promise(target.is_alive(), "the server has died")
     return outcome
 
@@ -41,7 +43,7 @@ def _fire(
 ) -> None:
     senders = itertools.cycle(["head", "chunked", "head", "length"])
     resident, begun = target.rss(), time.monotonic()
-    for total in (FIRST, SECOND):
+    for total in (SENDERS_FEW, SENDERS_MANY):
         crowd.join(itertools.islice(senders, total - len(crowd)))
         _measure(outcome, f"{total} senders", target, quiet, crowd, seconds)
     cost = (target.rss() - resident) / len(crowd)
@@ -62,7 +64,7 @@ def _fire(
     outcome.note(f"ended: {ends}; {len(crowd)} go on")
     wrong = {end: count for end, count in crowd.ends.items() if end != ("head", "408")}
     outcome.promise(not wrong, f"slow clients ended otherwise than heads by 408: {wrong}")
-    outcome.promise(crowd.ends["head", "408"] >= FIRST // 2, "slow heads were not ended by 408")
+    outcome.promise(crowd.ends["head", "408"] >= SENDERS_FEW // 2, "slow heads were not ended by 408")
 
 
 def _measure(
