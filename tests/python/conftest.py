@@ -10,54 +10,27 @@ from __future__ import annotations
 import http.client
 import re
 import signal
-import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-
-START_SECONDS = 20
-STOP_SECONDS = 15
+from process import Running
 
 
-class Server:
-    """A running ``python -m meinheld``; its output goes to a file, so it never blocks on a pipe."""
+class Server(Running):
+    """A running ``python -m meinheld``."""
 
     def __init__(self, directory: Path, arguments: list[str], pass_fds: Sequence[int] = ()) -> None:
+        command = [sys.executable, "-m", "meinheld", *arguments]
+        super().__init__(command, directory / "server.log", cwd=directory, pass_fds=pass_fds)
         self.expects_traceback = False
-        self._expected_signal = 0
-        self._log = directory / "server.log"
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "meinheld", *arguments],
-                cwd=directory,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                pass_fds=pass_fds,
-            )
-        self.pid = self._process.pid
 
     def wait_for_banner(self) -> None:
         """Return when the server listens and can be stopped in an orderly way."""
-        self.wait_for("Ctrl-C or SIGTERM stops it", START_SECONDS)
-        self._wait_until(self._handles_sigterm, "handler of SIGTERM", START_SECONDS)
-
-    def wait_for(self, text: str, seconds: float = 10) -> None:
-        """Return as soon as the output has the text."""
-        self._wait_until(lambda: text in self.output(), repr(text), seconds)
-
-    def _wait_until(self, condition: Callable[[], bool], what: str, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while not condition():
-            if self._process.poll() is not None and not condition():
-                raise AssertionError(f"the server ended without {what}:\n{self.output()}")
-            if time.monotonic() > deadline:
-                raise AssertionError(f"no {what} within {seconds} s:\n{self.output()}")
-            time.sleep(0.01)
+        self.wait_for("Ctrl-C or SIGTERM stops it")
+        self.wait_until(self._handles_sigterm, "handler of SIGTERM")
 
     def _handles_sigterm(self) -> bool:
         """Whether the process catches SIGTERM, or blocks it to read it from a descriptor."""
@@ -67,14 +40,8 @@ class Server:
 
     @property
     def port(self) -> int:
-        """The port of the first TCP address in the banner."""
-        found = re.search(r"^  http://.*:(\d+)$", self.output(), re.MULTILINE)
-        assert found is not None, self.output()
-        return int(found[1])
-
-    def output(self) -> str:
-        """What the server has written so far, stdout and stderr together."""
-        return self._log.read_text(errors="replace")
+        """The port of the first TCP address in the banner, of whichever host."""
+        return int(self.said(r"^  http://.*:(\d+)$")[1])
 
     def get(self, path: str = "/", seconds: float = 10) -> tuple[int, bytes]:
         """The status and the body of one GET on a connection of its own."""
@@ -86,33 +53,10 @@ class Server:
         finally:
             connection.close()
 
-    def send_signal(self, number: signal.Signals) -> None:
-        """Send the signal, and wait for nothing."""
-        self._process.send_signal(number)
-
-    def stop(self, number: signal.Signals = signal.SIGTERM, seconds: float = STOP_SECONDS) -> int:
-        """Send the signal, wait for the end, and return the exit status."""
-        if self._process.poll() is None:
-            self._expected_signal = number if number == signal.SIGKILL else 0
-            self.send_signal(number)
-        return self.wait_for_end(seconds)
-
-    def wait_for_end(self, seconds: float = STOP_SECONDS) -> int:
-        """Wait until it has ended, for whatever reason, and return the exit status."""
-        try:
-            return self._process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-            self._expected_signal = signal.SIGKILL
-            raise AssertionError(f"the server did not end within {seconds} s:\n{self.output()}") from None
-
     def check_end(self) -> None:
         """Stop it if it still runs, and fail on what it should not have done."""
         status = self.stop()
-        assert status >= 0 or -status == self._expected_signal, (
-            f"the server died of {signal.Signals(-status).name}:\n{self.output()}"
-        )
+        assert status >= 0 or self.killed, f"the server died of {signal.Signals(-status).name}:\n{self.output()}"
         assert self.expects_traceback or "Traceback" not in self.output(), self.output()
         # The validator's word for an iterable of which close() was not called.
         assert "without being closed" not in self.output(), self.output()

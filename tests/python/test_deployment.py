@@ -4,59 +4,28 @@ from __future__ import annotations
 
 import http.client
 import os
-import re
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from process import Running, listening_port
 from wire import Client, get, wait_until
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 
-Start = Callable[..., "Deployed"]
+Start = Callable[..., Running]
 
 
-class Deployed:
-    """A process that serves, its output in a file."""
-
-    def __init__(self, directory: Path, command: list[str]) -> None:
-        self.file = directory / "output"
-        environ = {**os.environ, "PYTHONPATH": str(directory), "PYTHONDONTWRITEBYTECODE": "1"}
-        with self.file.open("wb") as output:
-            self.process = subprocess.Popen(
-                command, cwd=directory, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environ
-            )
-
-    def output(self) -> str:
-        return self.file.read_text(errors="replace")
-
-    @property
-    def port(self) -> int:
-        def is_there() -> bool:
-            assert self.process.poll() is None, self.output()
-            return re.search(r"http://127\.0\.0\.1:\d+", self.output()) is not None
-
-        wait_until(is_there, "a server's address", 20)
-        found = re.search(r"http://127\.0\.0\.1:(\d+)", self.output())
-        assert found
-        return int(found[1])
-
-    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
-        if self.process.poll() is None:
-            self.process.send_signal(number)
-        try:
-            return self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-            raise AssertionError(f"it does not end:\n{self.output()}") from None
+def deploy(directory: Path, command: list[str]) -> Running:
+    """Run a command in a directory that it imports from."""
+    environ = {**os.environ, "PYTHONPATH": str(directory), "PYTHONDONTWRITEBYTECODE": "1"}
+    return Running(command, directory / "output", cwd=directory, env=environ)
 
 
 @pytest.fixture
@@ -64,15 +33,15 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """Start commands in a directory of their own, with copies of an example's files."""
     started = []
 
-    def run(command: list[str], example: str = "") -> Deployed:
+    def run(command: list[str], example: str = "") -> Running:
         if example:
             shutil.copytree(EXAMPLES / example, tmp_path, dirs_exist_ok=True)
-        started.append(Deployed(tmp_path, command))
+        started.append(deploy(tmp_path, command))
         return started[-1]
 
     yield run
     for one in started:
-        one.end()
+        one.stop()
         assert "Traceback" not in one.output(), one.output()
 
 
@@ -86,7 +55,7 @@ def test_gunicorn_example(start: Start) -> None:
         waiting.send("/wait")
         wait_until(lambda: get(port, "/wake").text == "woke 1\n", "one that waits")
         assert waiting.response().text == "woken\n"
-    assert running.end() == 0
+    assert running.stop() == 0
 
 
 def test_pyramid_example(start: Start, tmp_path: Path) -> None:
@@ -97,7 +66,7 @@ def test_pyramid_example(start: Start, tmp_path: Path) -> None:
     running = start([str(SCRIPTS / "pserve"), "site.ini"])
     assert get(running.port, "/hello/ann").text == "Hello, ann!\n"
     assert get(running.port, "/nobody").status == 404
-    assert running.end() == 0
+    assert running.stop() == 0
 
 
 @pytest.mark.parametrize(
@@ -118,9 +87,9 @@ def test_mistake_in_an_ini_file_is_one_line(tmp_path: Path, lines: str, word: st
     wrong = lines.partition(" ")[0]
     kept = [line for line in ini.read_text().splitlines() if not line.startswith(wrong)]
     ini.write_text("\n".join(kept) + f"\n{lines}\n")
-    running = Deployed(tmp_path, [str(SCRIPTS / "pserve"), "site.ini"])
+    running = deploy(tmp_path, [str(SCRIPTS / "pserve"), "site.ini"])
     # pserve itself ends with 0 after a SystemExit.
-    running.process.wait(20)
+    running.wait_for_end()
     (line,) = [line for line in running.output().splitlines() if "meinheld: " in line]
     assert word in line
     assert "Traceback" not in running.output()
@@ -142,29 +111,19 @@ def test_ini_file_may_bind_several_addresses(start: Start, tmp_path: Path) -> No
 
 def test_bottle_s_adapter(start: Start, tmp_path: Path) -> None:
     """`run(server="meinheld")` calls what there is."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    program = f"""
+    program = """
 import bottle
 
 @bottle.route("/hello/<name>")
 def hello(name):
     return "Hello, " + name
 
-bottle.run(server="meinheld", host="127.0.0.1", port={port}, quiet=True)
+bottle.run(server="meinheld", host="127.0.0.1", port=0, quiet=True)
 """
     (tmp_path / "program.py").write_text(program)
     running = start([sys.executable, "program.py"])
-
-    def answers() -> bool:
-        assert running.process.poll() is None, running.output()
-        try:
-            return get(port, "/hello/ann").text == "Hello, ann"
-        except ConnectionRefusedError:
-            return False
-
-    wait_until(answers, "an answer", 20)
-    assert running.end() == 0
+    assert get(listening_port(running), "/hello/ann").text == "Hello, ann"
+    assert running.stop() == 0
 
 
 def test_inherited_socket_example(start: Start) -> None:
@@ -172,9 +131,9 @@ def test_inherited_socket_example(start: Start) -> None:
     running = start([sys.executable, str(EXAMPLES / "inherited_socket.py"), "0"])
     port = running.port
     assert get(port, "/").text == f"inherited port {port}\n"
-    (child,) = children_of(running.process.pid)
+    (child,) = running.children()
     os.kill(child, signal.SIGTERM)
-    assert running.process.wait(20) == 0
+    assert running.wait_for_end() == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -195,11 +154,6 @@ def test_fork_after_listen_example(start: Start, number: signal.Signals) -> None
         return len(seen) == 2
 
     wait_until(have_all_answered, "answers of both", 20)
-    assert seen == set(children_of(running.process.pid))
-    assert running.end(number) == 0
+    assert seen == set(running.children())
+    assert running.stop(number) == 0
     assert not any(Path(f"/proc/{pid}").exists() for pid in seen)
-
-
-def children_of(pid: int) -> list[int]:
-    """The processes that one has started."""
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

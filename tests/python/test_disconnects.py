@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from routes import ROUTES
@@ -60,15 +59,11 @@ GET_BIG = b"GET /big HTTP/1.1\r\nHost: x\r\n\r\n"
 RESPONSE_BYTES = 220
 
 
-def descriptors(pid: int) -> int:
-    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
-
-
 @pytest.mark.parametrize("go", [Client.finish, Client.reset])
 def test_clients_that_go_after_each_byte(serve: Callable, go: Callable[[Client], None]) -> None:
     server = serve(APP)
     get(server.port, "/counts")
-    before = descriptors(server.pid)
+    before = server.descriptors()
     for request in REQUESTS.values():
         for count in range(len(request) + 1):
             go(Client(server.port).send_bytes(request[:count]))
@@ -90,7 +85,7 @@ def test_clients_that_go_after_each_byte(serve: Callable, go: Callable[[Client],
         return counts["made"] == counts["closed"] and counts["parked"] == 0
 
     wait_until(settled, "every response closed, and no request waiting")
-    wait_until(lambda: descriptors(server.pid) <= before, "the descriptors as before")
+    wait_until(lambda: server.descriptors() <= before, "the descriptors as before")
     counts = get(server.port, "/counts").json()
     # All that were parked, those that read something of their response, and whole requests at the least.
     assert counts["made"] >= 20 + RESPONSE_BYTES - 1, counts

@@ -7,8 +7,6 @@ import hashlib
 import json
 import random
 import re
-import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -16,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
+from process import Running
 from wire import Client, get, wait_until
 
 #: In which steps the upload tells of its progress.
@@ -23,47 +22,15 @@ STEP_BYTES = 16 * 1024
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-class Example:
-    """A running example."""
-
-    def __init__(self, log: Path, name: str, *arguments: str) -> None:
-        self.log = log
-        with log.open("wb") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, str(EXAMPLES / name), *arguments, "0"], stdout=output, stderr=subprocess.STDOUT
-            )
-        self.output = log.read_text
-        try:
-            wait_until(lambda: self.found() is not None or self.process.poll() is not None, "its address", 20)
-        except AssertionError:
-            self.process.kill()
-            raise
-        found = self.found()
-        assert found is not None, self.output()
-        self.port = int(found[1])
-
-    def found(self) -> re.Match[str] | None:
-        return re.search(r"^http://127\.0\.0\.1:(\d+)\n", self.output(), re.MULTILINE)
-
-    def end(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            status = self.process.wait(15)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-            raise
-        assert (status, "Traceback" in self.output()) == (0, False), self.output()
-
-
 @contextlib.contextmanager
-def running(directory: Path, name: str, *arguments: str) -> Iterator[Example]:
+def running(directory: Path, name: str, *arguments: str) -> Iterator[Running]:
     """Run an example until the test is over; it ends well, and logs no exception."""
-    example = Example(directory / "example.log", name, *arguments)
+    example = Running([sys.executable, str(EXAMPLES / name), *arguments, "0"], directory / "example.log")
     try:
         yield example
     finally:
-        example.end()
+        status = example.stop()
+        assert (status, "Traceback" in example.output()) == (0, False), example.output()
 
 
 def test_hello(tmp_path: Path) -> None:

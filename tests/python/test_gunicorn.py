@@ -20,6 +20,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from process import Running
 from wire import wait_until
 
 APP = """
@@ -59,58 +60,19 @@ app = middleware.SpawnMiddleware(application)
 """
 
 
-class Gunicorn:
-    """A running gunicorn, its output in a file."""
+class Gunicorn(Running):
+    """A running gunicorn."""
 
     def __init__(self, directory: Path, conf: str, arguments: tuple[str, ...]) -> None:
         self.directory = directory
         (directory / "app.py").write_text(APP)
         (directory / "conf.py").write_text("control_socket_disable = True\n" + textwrap.dedent(conf))
-        self.log = directory / "gunicorn.log"
         command = [sys.executable, "-m", "gunicorn", "-c", "conf.py", *arguments]
         if not any(word in ("-b", "--bind") for word in arguments):
             command += ["-b", "127.0.0.1:0"]
         command += ["-k", "egg:meinheld#gunicorn_worker", "app:app"]
         environ = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                command, cwd=directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ
-            )
-
-    def output(self) -> str:
-        return self.log.read_text(errors="replace")
-
-    def wait_for(self, text: str, count: int = 1, seconds: float = 20) -> None:
-        """Return once the output has the text so often."""
-
-        def is_there() -> bool:
-            assert self.process.poll() is None, self.output()
-            return self.output().count(text) >= count
-
-        try:
-            wait_until(is_there, text, seconds)
-        except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.output()}") from None
-
-    @property
-    def port(self) -> int:
-        found = re.search(r"Listening at: http://127\.0\.0\.1:(\d+)", self.output())
-        assert found, self.output()
-        return int(found[1])
-
-    def send(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
-
-    def end(self, number: signal.Signals = signal.SIGTERM, seconds: float = 20) -> int:
-        """Send the signal, and return the exit status."""
-        if self.process.poll() is None:
-            self.process.send_signal(number)
-        try:
-            return self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-            raise AssertionError(f"no end within {seconds} s:\n{self.output()}") from None
+        super().__init__(command, directory / "gunicorn.log", cwd=directory, env=environ)
 
     def get(self, path: str = "/", headers: dict[str, str] | None = None) -> tuple[int, str]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=15)
@@ -120,10 +82,6 @@ class Gunicorn:
             return response.status, response.read().decode()
         finally:
             connection.close()
-
-    def worker_pids(self) -> list[int]:
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return [int(pid) for pid in children.read_text().split()]
 
 
 @pytest.fixture
@@ -141,7 +99,7 @@ def gunicorn(tmp_path: Path) -> Iterator[Callable[..., Gunicorn]]:
 
     yield start
     for running in started:
-        running.end()
+        running.stop()
 
 
 @contextmanager
@@ -186,7 +144,7 @@ def test_reload_under_load_fails_no_request(gunicorn: Callable[..., Gunicorn], k
     running = gunicorn(workers=2)
     with load(running, keep_alive) as counts:
         for times in [1, 2, 3]:
-            running.send(signal.SIGHUP)
+            running.send_signal(signal.SIGHUP)
             running.wait_for("Worker exiting", 2 * times)
             before = min(counts)
             wait_until(lambda before=before: min(counts) > before + 5, "requests after the reload")
@@ -211,7 +169,7 @@ def test_killed_worker_is_replaced(gunicorn: Callable[..., Gunicorn]) -> None:
     os.kill(killed, signal.SIGKILL)
     running.wait_for("Booting worker", 3)
     assert int(running.get("/pid")[1]) != killed
-    wait_until(lambda: len(running.worker_pids()) == 2, "two workers")
+    wait_until(lambda: len(running.children()) == 2, "two workers")
 
 
 def test_blocked_worker_is_aborted_and_an_idle_one_is_not(gunicorn: Callable[..., Gunicorn]) -> None:
@@ -242,13 +200,13 @@ def test_term_lets_requests_in_flight_end(gunicorn: Callable[..., Gunicorn]) -> 
         for connection in (kept, probe):
             connection.request("GET", "/")
             connection.getresponse().read()
-        running.send(signal.SIGTERM)
+        running.send_signal(signal.SIGTERM)
         wait_until(lambda: is_last(probe), "the worker retires")
         kept.request("GET", "/send")
         response = kept.getresponse()
         assert (response.read(), response.getheader("Connection")) == (b"1", "close")
         assert waiting.recv(1000).endswith(b"woken")
-    assert running.end() == 0
+    assert running.stop() == 0
 
 
 def is_last(connection: http.client.HTTPConnection) -> bool:
@@ -265,9 +223,9 @@ def test_graceful_timeout_ends_what_is_left(gunicorn: Callable[..., Gunicorn]) -
     with socket.create_connection(("127.0.0.1", running.port), 15) as waiting:
         waiting.sendall(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
         assert running.get()[0] == 200
-        running.send(signal.SIGTERM)
+        running.send_signal(signal.SIGTERM)
         assert waiting.recv(1000).startswith(b"HTTP/1.1 503")
-    assert running.end() == 0
+    assert running.stop() == 0
     assert "SIGKILL" not in running.output()
 
 
@@ -280,7 +238,7 @@ def test_quick_stop(gunicorn: Callable[..., Gunicorn], number: signal.Signals) -
     """
     running = gunicorn(conf, workers=2)
     assert running.get()[0] == 200
-    assert running.end(number, 10) == 0
+    assert running.stop(number, 10) == 0
     assert (running.output().count("hook int"), running.output().count("hook exit")) == (2, 2)
     assert "Traceback" not in running.output()
 
@@ -322,7 +280,7 @@ def test_access_log_and_reopening(gunicorn: Callable[..., Gunicorn]) -> None:
     assert re.fullmatch(wanted, line), line
     assert "to wsgi.errors\n" in (running.directory / "error.log").read_text()
     access.rename(running.directory / "access.log.1")
-    running.send(signal.SIGUSR1)
+    running.send_signal(signal.SIGUSR1)
     wait_until(access.exists, "a new file")
 
     def is_logged_anew() -> bool:
@@ -426,7 +384,7 @@ def test_reloader(gunicorn: Callable[..., Gunicorn]) -> None:
 def test_what_is_not_there_is_refused_in_one_line(tmp_path: Path, arguments: tuple[str, ...], word: str) -> None:
     """Before any worker starts."""
     running = Gunicorn(tmp_path, "", arguments)
-    assert running.process.wait(20) == 1, running.output()
+    assert running.wait_for_end() == 1, running.output()
     (line,) = [line for line in running.output().splitlines() if line.startswith("Error:")]
     assert word in line
     assert "Traceback" not in running.output() and "Booting" not in running.output()

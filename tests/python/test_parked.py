@@ -211,15 +211,11 @@ def test_ten_thousand_wait_in_one_process(serve: Callable) -> None:
     assert stats(server.port)["parked"] == 0
 
 
-def descriptors(pid: int) -> int:
-    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
-
-
 @pytest.mark.parametrize("way", ["close", "reset"])
 def test_clients_that_vanish_leave_nothing(serve: Callable, way: str) -> None:
     server = serve(PARKED)
     quiet = server.output()
-    before = descriptors(server.pid)
+    before = server.descriptors()
     continuations = get(server.port, "/collect").text
     rss = []
     for _ in range(3):
@@ -228,7 +224,7 @@ def test_clients_that_vanish_leave_nothing(serve: Callable, way: str) -> None:
             waiting.obeys(way)
             # Each was told: its `finally` has run.
             wait_until(lambda: stats(server.port)["parked"] == 0, "all have been told", 10)
-        wait_until(lambda: descriptors(server.pid) <= before, "all descriptors closed", 10)
+        wait_until(lambda: server.descriptors() <= before, "all descriptors closed", 10)
         assert get(server.port, "/collect").text == continuations
         rss.append(stats(server.port)["rss_kib"])
     # A second and a third crowd find the coroutines of the first.

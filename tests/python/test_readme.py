@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import select
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from pathlib import Path
 import pytest
 from conftest import Server
 from lab import Wire
+from process import Running, listening_port
 from websockets.sync.client import connect
 
 README = Path(__file__).resolve().parents[2] / "README.md"
@@ -84,37 +84,16 @@ def commands() -> list[str]:
 
 @contextmanager
 def running(tmp_path: Path, program: str) -> Iterator[int]:
-    """Run a program that listens on 8000, on a port that the system chose."""
+    """Run a program that listens on 8000, on a port that the system chose; it says nothing."""
     program, replaced = re.subn(r'\("(0\.0\.0\.0|127\.0\.0\.1)", 8000\)', '("127.0.0.1", 0)', program)
     assert replaced == 1
     (tmp_path / "program.py").write_text(program)
-    with subprocess.Popen(
-        [sys.executable, "program.py"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as process:
-        try:
-            yield listening_port(process)
-        finally:
-            process.terminate()
-            output, _ = process.communicate(timeout=10)
-        assert (process.returncode, output) == (0, b"")
-
-
-def listening_port(process: subprocess.Popen) -> int:
-    """The port that a process listens on, once it does."""
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline and process.poll() is None:
-        inodes = set()
-        for fd in Path(f"/proc/{process.pid}/fd").iterdir():
-            try:
-                inodes.add(str(fd.readlink()))
-            except FileNotFoundError:
-                continue
-        for line in Path(f"/proc/{process.pid}/net/tcp").read_text().splitlines()[1:]:
-            fields = line.split()
-            if fields[3] == "0A" and f"socket:[{fields[9]}]" in inodes:
-                return int(fields[1].split(":")[1], 16)
-        time.sleep(0.01)
-    raise AssertionError("the program does not listen")
+    process = Running([sys.executable, "program.py"], tmp_path / "output", cwd=tmp_path)
+    try:
+        yield listening_port(process)
+    finally:
+        status = process.stop()
+    assert (status, process.output()) == (0, "")
 
 
 def ask(port: int, path: str = "/") -> bytes:

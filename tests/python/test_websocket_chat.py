@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
 import socket
-import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -15,6 +13,7 @@ from pathlib import Path
 
 import browser
 import pytest
+from process import Running
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 from wire import wait_until
@@ -23,26 +22,11 @@ CHAT = Path(__file__).resolve().parents[2] / "examples" / "websocket_chat" / "ch
 SECONDS = 10
 
 
-class Chat:
+class Chat(Running):
     """The chat in a process of its own, on a port that the system chose."""
 
     def __init__(self, directory: Path) -> None:
-        self._log = directory / "chat.log"
-        with self._log.open("wb") as log:
-            command = [sys.executable, str(CHAT), "--port", "0"]
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
-        wait_until(lambda: self.address() is not None or self.process.poll() is not None, self.output, 2 * SECONDS)
-        found = self.address()
-        assert found is not None, self.output()
-        self.port = int(found[1])
-
-    def address(self) -> re.Match[str] | None:
-        """What it has printed of where it is."""
-        return re.search(r"http://127\.0\.0\.1:(\d+)/", self.output())
-
-    def output(self) -> str:
-        """What it has printed."""
-        return self._log.read_text()
+        super().__init__([sys.executable, str(CHAT), "--port", "0"], directory / "chat.log")
 
     @contextmanager
     def join(self, name: str) -> Iterator[ClientConnection]:
@@ -57,8 +41,7 @@ def chat(tmp_path: Path) -> Iterator[Chat]:
     """Run the chat; it ends at SIGTERM, and says nothing but its address."""
     running = Chat(tmp_path)
     yield running
-    running.process.terminate()
-    assert running.process.wait(SECONDS) == 0
+    assert running.stop() == 0
     assert len(running.output().splitlines()) == 1, running.output()
 
 
