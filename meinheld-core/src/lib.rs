@@ -52,6 +52,7 @@ mod serve;
 mod server;
 mod service;
 mod shared;
+mod stopping;
 #[allow(unsafe_code)] // the system calls
 mod sys;
 mod upgraded;
@@ -67,7 +68,8 @@ pub use handler::{Handler, Request, handler};
 pub use heartbeat::Heartbeat;
 pub use line_writer::{LineWriter, LogFile};
 pub use listener::{ListenError, Listener};
-pub use server::{Handle, Server, Stopped, descriptor_limit, raise_descriptor_limit};
+pub use server::{Server, Stopped, descriptor_limit, raise_descriptor_limit};
 pub use service::{ConnectionInfo, Report, Service};
+pub use stopping::Handle;
 pub use sys::SignalPipe;
 pub use upgraded::Upgraded;

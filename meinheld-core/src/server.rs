@@ -1,4 +1,4 @@
-//! The server: one thread, one loop, and the handle by which others stop it.
+//! The server: one thread, one loop.
 //!
 //! One turn of the loop:
 //!
@@ -11,13 +11,14 @@
 //!   ready:  run each request that can go on, once
 //!   rest:   connections with more input, host's turn, stopping
 //! ```
+//!
+//! Not here: how it stops (see stopping.rs).
 
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::ops::ControlFlow;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,7 @@ use crate::driver::Driver;
 use crate::listener::Listener;
 use crate::service::{Report, Service};
 use crate::shared::Shared;
+use crate::stopping::{Handle, Stop, StopRequest};
 use crate::sys::{self, Bell, Event, Events, Interest, SignalPipe};
 
 /// How many events are taken at a time.
@@ -43,50 +45,20 @@ const PENDING_MAX: usize = 256;
 /// How many time-outs are handled in one turn.
 const EXPIRED_MAX: usize = 256;
 
-/// How many times what waits to be accepted is accepted at the end, in batches.
-const LAST_BATCHES_MAX: usize = 64;
-
-/// How long requests in flight may take to end after SIGINT or SIGTERM.
-const TERMINATION_GRACE: Duration = Duration::from_secs(30);
-
 /// An HTTP/1.1 server that runs each request in a coroutine of its own, all on one thread.
 pub struct Server<S: Service> {
-    driver: Rc<Driver<S>>,
-    listeners: RefCell<Listeners>,
+    pub(crate) driver: Rc<Driver<S>>,
+    pub(crate) listeners: RefCell<Listeners>,
     bell: Arc<Bell>,
-    requested: Arc<StopRequest>,
+    pub(crate) requested: Arc<StopRequest>,
     signals: RefCell<Option<Signals>>,
-    stop: Cell<Stop>,
-}
-
-/// Stops a server from anywhere: any thread, any request.
-#[derive(Clone)]
-pub struct Handle {
-    bell: Arc<Bell>,
-    requested: Arc<StopRequest>,
-    forked: Arc<AtomicBool>,
-}
-
-#[derive(Default)]
-struct StopRequest {
-    pending: AtomicBool,
-    /// Whether suspended requests are to end as soon as the server stops.
-    end_suspended: AtomicBool,
-    grace: Mutex<Option<Duration>>,
+    pub(crate) stop: Cell<Stop>,
 }
 
 struct Signals {
     pipe: SignalPipe,
     /// Whether they stop the server, or only wake the host.
     stop: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Stop {
-    /// Not stopping.
-    Serving,
-    /// No new requests; those in flight have until the deadline.
-    Draining(Option<Instant>),
 }
 
 /// How a server's run ended.
@@ -114,35 +86,6 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
 /// What the system says.
 pub fn descriptor_limit() -> io::Result<u64> {
     sys::descriptor_limit()
-}
-
-impl Handle {
-    /// Stops the server: it stops listening, closes what is idle, lets requests in flight finish,
-    /// for `grace` at the most (`None`: without limit), and cancels what is left then. A second call
-    /// replaces the time that is left.
-    pub fn stop(&self, grace: Option<Duration>) {
-        *self.requested.grace.lock().unwrap_or_else(PoisonError::into_inner) = grace;
-        self.requested.pending.store(true, Ordering::Release);
-        self.bell.ring();
-    }
-
-    /// Has the loop go round once, and so call [`Service::turn`], even if nothing else happens.
-    pub fn wake(&self) {
-        self.bell.ring();
-    }
-
-    /// Tells that this process has forked: the child may hold the connections, too, so that closing one
-    /// tells its peer nothing. From now on they are shut down as well.
-    pub fn note_fork(&self) {
-        self.forked.store(true, Ordering::Relaxed);
-    }
-
-    /// Has the requests that are suspended when the server stops, or suspend after that, cancelled at
-    /// once: those that watch their client (see [`Client::watch`](crate::Client::watch)).
-    pub fn end_suspended(&self) {
-        self.requested.end_suspended.store(true, Ordering::Release);
-        self.bell.ring();
-    }
 }
 
 impl<S: Service> Server<S> {
@@ -184,11 +127,8 @@ impl<S: Service> Server<S> {
 
     /// A handle to stop the server by.
     pub fn handle(&self) -> Handle {
-        Handle {
-            bell: Arc::clone(&self.bell),
-            requested: Arc::clone(&self.requested),
-            forked: Arc::clone(&self.driver.shared.forked),
-        }
+        let (bell, requested) = (Arc::clone(&self.bell), Arc::clone(&self.requested));
+        Handle::new(bell, requested, Arc::clone(&self.driver.shared.forked))
     }
 
     /// The application.
@@ -344,7 +284,7 @@ impl<S: Service> Server<S> {
     }
 
     /// Accepts a batch; tells whether there may be more.
-    fn accept(&self, index: u32) -> bool {
+    pub(crate) fn accept(&self, index: u32) -> bool {
         let accepted = self.listeners.borrow_mut().accept(&self.driver.shared, index);
         let (connected, more) = match accepted {
             Accepted::Connections(connected) => {
@@ -364,19 +304,6 @@ impl<S: Service> Server<S> {
         more
     }
 
-    /// Accepts those who wait in the queues of the listeners that are ours alone, which would be reset
-    /// with them. An inherited one stays open elsewhere: whoever is served from it next finds them.
-    fn accept_last(&self) {
-        let ours = self.listeners.borrow().own_indices();
-        for index in ours {
-            for _ in 0..LAST_BATCHES_MAX {
-                if !self.accept(index) {
-                    break;
-                }
-            }
-        }
-    }
-
     /// Goes on with connections that have input which no event will tell of: pipelined requests,
     /// mostly. Each has one go, so that none keeps the others waiting.
     fn advance_pending(&self) {
@@ -392,110 +319,8 @@ impl<S: Service> Server<S> {
             Some(signals) => (signals.pipe.take(), signals.stop),
             None => return,
         };
-        for _ in numbers {
-            if stop {
-                let stopping = matches!(self.stop.get(), Stop::Draining(_));
-                let grace = if stopping { Duration::ZERO } else { TERMINATION_GRACE };
-                self.begin_stop(Some(grace));
-            }
+        for _ in numbers.into_iter().filter(|_| stop) {
+            self.stop_by_signal();
         }
-    }
-
-    fn take_stop_request(&self) {
-        if self.requested.pending.swap(false, Ordering::Acquire) {
-            let grace = *self.requested.grace.lock().unwrap_or_else(PoisonError::into_inner);
-            self.begin_stop(grace);
-        }
-        let stopping = self.driver.shared.stopping.get();
-        if stopping && self.requested.end_suspended.load(Ordering::Acquire) {
-            let suspended = self.driver.shared.connections.borrow().suspended_tasks();
-            for task in suspended {
-                self.driver.scheduler.cancel(task);
-            }
-        }
-    }
-
-    /// Stops listening, closes what is idle, and gives the rest `grace` to end.
-    fn begin_stop(&self, grace: Option<Duration>) {
-        let shared = &self.driver.shared;
-        let deadline = grace.and_then(|grace| shared.now.get().checked_add(grace));
-        self.stop.set(Stop::Draining(deadline));
-        if !shared.stopping.replace(true) {
-            if grace != Some(Duration::ZERO) {
-                self.accept_last();
-            }
-            self.listeners.borrow_mut().close(shared);
-            match shared.config.stop_idle_timeout {
-                timeout if timeout.is_zero() || grace == Some(Duration::ZERO) => self.close_idle(),
-                timeout => self.hurry_idle(timeout),
-            }
-            self.hurry_heads();
-            self.tell_upgraded();
-        }
-    }
-
-    /// Gives the heads that have come in part little time: they are no requests yet, and a client that
-    /// does not go on must not keep the server from stopping.
-    fn hurry_heads(&self) {
-        let shared = &self.driver.shared;
-        let partial = shared.connections.borrow().partial_ids();
-        for id in partial {
-            shared.arm_within(id, shared.config.linger_timeout);
-        }
-    }
-
-    /// Gives the connections on which nothing is asked this time to ask: a client may have sent its
-    /// request already, or be about to, and would lose it (RFC 9112 section 9.6).
-    fn hurry_idle(&self, timeout: Duration) {
-        let shared = &self.driver.shared;
-        let idle = shared.connections.borrow().idle_ids();
-        for id in idle {
-            shared.arm_within(id, timeout);
-        }
-    }
-
-    /// Has those look up who wait for input in another protocol than HTTP, which has no next request
-    /// to end with: see [`Upgraded::is_stopping`](crate::Upgraded::is_stopping).
-    fn tell_upgraded(&self) {
-        let readers = self.driver.shared.connections.borrow().upgraded_readers();
-        for ticket in readers {
-            self.driver.scheduler.interrupt(ticket);
-        }
-    }
-
-    /// Closes the connections on which nothing is asked. What has come since the last turn is known
-    /// to the system alone, and is still to be answered.
-    fn close_idle(&self) {
-        let shared = &self.driver.shared;
-        let idle = shared.connections.borrow().idle_ids();
-        for id in idle {
-            if shared.with(id, |connection| sys::has_input(connection.fd())) == Some(true) {
-                shared.queue(id);
-            } else {
-                shared.close(id, CloseReason::Stopping);
-            }
-        }
-    }
-
-    fn is_done(&self) -> bool {
-        match self.stop.get() {
-            Stop::Serving => false,
-            Stop::Draining(deadline) => {
-                self.connection_count() == 0
-                    || deadline.is_some_and(|deadline| deadline <= Instant::now())
-            }
-        }
-    }
-
-    /// Cancels the requests that are left, and closes every connection.
-    fn shut_down(&self) -> Shutdown {
-        self.begin_stop(Some(Duration::ZERO));
-        let shutdown = self.driver.scheduler.shutdown();
-        self.driver.resume_panic();
-        let left = self.driver.shared.connections.borrow().ids();
-        for id in left {
-            self.driver.shared.close(id, CloseReason::Stopping);
-        }
-        shutdown
     }
 }
