@@ -77,7 +77,7 @@ test-pythons: ## Build and test on every CPython that can be had, some from a ne
 STRESS_SECONDS ?= 60
 .PHONY: stress
 stress: $(VENV)/.installed $(VENV)/.test ## Random walks for STRESS_SECONDS (60), memory that runs out, then 100,000 requests of each kind for leaks
-	STRESS_SECONDS=$(STRESS_SECONDS) $(VENV)/bin/python -m pytest -s tests/python/test_stress.py tests/python/test_memory.py
+	STRESS_SECONDS=$(STRESS_SECONDS) $(VENV)/bin/python -m pytest -s tests/python/test_stress.py tests/python/test_memory.py tests/python/test_memory_first.py
 	LEAK_REQUESTS=100000 $(VENV)/bin/python -m pytest -s tests/python/test_leaks.py --timeout 1800
 
 .PHONY: bench-switch

@@ -1,4 +1,5 @@
 //! Panics that are no request's: whatever the server's own code or its host panics with leaves `run`.
+//! One while a head is taken is that request's, which ends with a 500.
 
 #![allow(clippy::unwrap_used)] // what fails here fails the test
 
@@ -101,6 +102,52 @@ fn a_panic_of_the_server_in_a_coroutine_leaves_run() {
 fn a_panic_leaves_run_while_requests_are_suspended() {
     let text = panic_of(Place::Turn, GET);
     assert_eq!(text, "of the host's own making, with a request suspended");
+}
+
+/// Cannot take the head of a request for `/broken`.
+struct Clumsy;
+
+impl Service for Clumsy {
+    type Request = ();
+
+    fn accept(&self, head: &Head<'_>, _connection: &ConnectionInfo<'_>) {
+        assert!(head.target().raw() != b"/broken", "while a head is taken");
+    }
+
+    fn call(&self, (): (), exchange: &mut Exchange) {
+        let mut body = Vec::new();
+        exchange.read_to_end(&mut body).unwrap();
+        exchange.respond(200, &[], &body).unwrap();
+    }
+
+    fn report(&self, report: &Report<'_>) {
+        assert!(matches!(report, Report::Panicked { .. }), "{report}");
+    }
+}
+
+#[test]
+fn a_panic_while_a_head_is_taken_is_a_500_and_the_server_goes_on() {
+    const HEAD: &str = "HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nConnection: close\r\n\r\n";
+    let server = Server::new(Config::default(), Clumsy).unwrap();
+    Listener::tcp("127.0.0.1", 0, 16).unwrap().into_iter().for_each(|one| server.listen(one));
+    let Address::Ip(address) = server.addresses()[0] else { panic!("no TCP address") };
+    let handle = server.handle();
+    let client = thread::spawn(move || {
+        // The body has come with the head.
+        let answers = ["/broken", "/"].map(|target| {
+            let mut client = TcpStream::connect(address).unwrap();
+            client.set_read_timeout(Some(PATIENCE)).unwrap();
+            client.write_all(format!("POST {target} {HEAD}body").as_bytes()).unwrap();
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).map(|_| answer)
+        });
+        handle.stop(Some(Duration::ZERO));
+        answers
+    });
+    drop(server.run());
+    let [broken, next] = client.join().unwrap().map(Result::unwrap);
+    assert!(broken.starts_with("HTTP/1.1 500 "), "{broken}");
+    assert!(next.starts_with("HTTP/1.1 200 ") && next.ends_with("\r\n\r\nbody"), "{next}");
 }
 
 #[test]

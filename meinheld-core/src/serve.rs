@@ -121,11 +121,14 @@ impl<S: Service> Driver<S> {
         consume: usize,
         connection: &ConnectionInfo<'_>,
     ) -> S::Request {
+        // Should it panic, the connection has its input all the same: the body is there.
         let request = self.scheduler.without_parking(|| {
-            let repeats = self.repeats.borrow();
-            let head = repeats.index().view(bytes.unread());
-            self.scheduler.describe_running(&[head.method_and_target()]);
-            self.service.accept(&head, connection)
+            catch_unwind(AssertUnwindSafe(|| {
+                let repeats = self.repeats.borrow();
+                let head = repeats.index().view(bytes.unread());
+                self.scheduler.describe_running(&[head.method_and_target()]);
+                self.service.accept(&head, connection)
+            }))
         });
         bytes.consume(consume);
         if bytes.is_empty() {
@@ -133,7 +136,7 @@ impl<S: Service> Driver<S> {
         } else {
             self.shared.with(id, |connection| connection.input = bytes);
         }
-        request
+        request.unwrap_or_else(|panic| resume_unwind(panic))
     }
 
     fn conclude(&self, id: ConnectionId, conclusion: Conclusion) {

@@ -5,9 +5,10 @@
 
 use meinheld_core::Address;
 use meinheld_core::http::push_decimal;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
+
+use crate::names::name;
 
 /// How much is shown of the first line of a request that was refused: it may be anything.
 const REFUSED_BYTES_MAX: usize = 512;
@@ -23,24 +24,24 @@ pub(crate) fn push_answered(
 ) -> PyResult<()> {
     let py = environ.py();
     let is_empty = |item: &Bound<'_, PyAny>| item.is_truthy().map(|truthy| !truthy);
-    match environ.get_item(intern!(py, "REMOTE_ADDR"))? {
+    match environ.get_item(name!(py, remote_addr))? {
         Some(peer) if !is_empty(&peer)? => push_object(out, Some(&peer))?,
         _ => out.push(b'-'),
     }
     push_time(out, time);
-    push_object(out, environ.get_item(intern!(py, "REQUEST_METHOD"))?.as_ref())?;
+    push_object(out, environ.get_item(name!(py, request_method))?.as_ref())?;
     out.push(b' ');
-    match environ.get_item(intern!(py, "RAW_URI"))? {
+    match environ.get_item(name!(py, raw_uri))? {
         Some(target) if !is_empty(&target)? => push_object(out, Some(&target))?,
-        _ => push_object(out, environ.get_item(intern!(py, "PATH_INFO"))?.as_ref())?,
+        _ => push_object(out, environ.get_item(name!(py, path_info))?.as_ref())?,
     }
     out.push(b' ');
-    push_object(out, environ.get_item(intern!(py, "SERVER_PROTOCOL"))?.as_ref())?;
+    push_object(out, environ.get_item(name!(py, server_protocol))?.as_ref())?;
     push_outcome(out, status, bytes);
     out.extend_from_slice(b" \"");
-    push_object(out, environ.get_item(intern!(py, "HTTP_REFERER"))?.as_ref())?;
+    push_object(out, environ.get_item(name!(py, http_referer))?.as_ref())?;
     out.extend_from_slice(b"\" \"");
-    push_object(out, environ.get_item(intern!(py, "HTTP_USER_AGENT"))?.as_ref())?;
+    push_object(out, environ.get_item(name!(py, http_user_agent))?.as_ref())?;
     out.push(b'"');
     Ok(())
 }
@@ -107,8 +108,7 @@ fn push_object(out: &mut Vec<u8>, object: Option<&Bound<'_, PyAny>>) -> PyResult
         return Ok(());
     }
     // Lone surrogates, which an application has put in.
-    let encoded =
-        text.call_method1(intern!(text.py(), "encode"), ("utf-32-le", "surrogatepass"))?;
+    let encoded = text.call_method1(name!(text.py(), encode), ("utf-32-le", "surrogatepass"))?;
     for character in encoded.extract::<Vec<u8>>()?.as_chunks::<4>().0 {
         push_character(out, u32::from_le_bytes(*character));
     }

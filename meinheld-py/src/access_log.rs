@@ -20,7 +20,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use meinheld_core::http::Head;
 use meinheld_core::{ConnectionInfo, LineWriter, LogFile};
 use pyo3::exceptions::PyOSError;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -29,6 +28,7 @@ use crate::fork::is_child;
 use crate::head_line::{HeadLine, HeadLines};
 use crate::hooks;
 use crate::log::is_exit;
+use crate::names::name;
 use crate::text;
 
 /// How long the end of a server waits for a reader that is slow.
@@ -211,11 +211,11 @@ impl AccessLog {
         let py = environ.py();
         let Some(access) = hooks::access_logger(py) else { return Ok(()) };
         let milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        environ.set_item(intern!(py, "STATUS_CODE"), status)?;
-        environ.set_item(intern!(py, "SEND_BYTES"), bytes)?;
-        environ.set_item(intern!(py, "REQUEST_TIME"), milliseconds)?;
+        environ.set_item(name!(py, status_code), status)?;
+        environ.set_item(name!(py, send_bytes), bytes)?;
+        environ.set_item(name!(py, request_time), milliseconds)?;
         let time = self.time.at(py, LocalTime::second())?;
-        environ.set_item(intern!(py, "LOCAL_TIME"), text::utf_8(py, &time.text)?)?;
+        environ.set_item(name!(py, local_time), text::utf_8(py, &time.text)?)?;
         access.bind(py).call1((environ,)).map(drop)
     }
 
@@ -362,12 +362,10 @@ impl AccessLog {
     }
 
     fn find(&self, py: Python<'_>) -> PyResult<Option<Target>> {
-        let direct = py.import(intern!(py, "meinheld._direct"))?;
+        let direct = py.import(name!(py, meinheld_direct))?;
         let found = match (hooks::access_logger(py), &self.named) {
-            (Some(own), _) => direct.call_method1(intern!(py, "target_of_hook"), (own,))?,
-            (None, Some(named)) => {
-                direct.call_method1(intern!(py, "target_of"), (&named.logger,))?
-            }
+            (Some(own), _) => direct.call_method1(name!(py, target_of_hook), (own,))?,
+            (None, Some(named)) => direct.call_method1(name!(py, target_of), (&named.logger,))?,
             (None, None) => return Ok(None),
         };
         if found.is_none() { Ok(None) } else { Target::of(&found).map(Some) }
@@ -433,7 +431,7 @@ impl Target {
 
 fn log_line(py: Python<'_>, info: &Py<PyAny>, line: &[u8]) -> PyResult<()> {
     let line = text::utf_8(py, &String::from_utf8_lossy(line))?;
-    info.bind(py).call1((intern!(py, "%s"), line)).map(drop)
+    info.bind(py).call1((name!(py, format), line)).map(drop)
 }
 
 /// The local time as the combined format has it, made once a second.
@@ -461,7 +459,7 @@ impl LocalTime {
 
     fn at(&self, py: Python<'_>, second: u64) -> PyResult<Rc<Shown>> {
         if self.shown.borrow().second != second {
-            let text = self.strftime.bind(py).call1(("%d/%m/%Y:%H:%M:%S %z",))?.to_string();
+            let text = self.strftime.bind(py).call1((name!(py, time_format),))?.to_string();
             let text = with_month_name(&text);
             *self.shown.borrow_mut() = Rc::new(Shown { second, text });
         }

@@ -7,12 +7,12 @@
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyFloat};
 
 use crate::fork::is_child;
+use crate::names::name;
 use crate::tstate::suspend_refusal;
 use crate::unwinding;
 
@@ -74,11 +74,11 @@ pub(crate) fn poll(
     deadline: Option<Instant>,
 ) -> PyResult<Option<u16>> {
     let poll = originals(py)?.poll.bind(py).call0()?;
-    poll.call_method1(intern!(py, "register"), (fd, events))?;
+    poll.call_method1(name!(py, register), (fd, events))?;
     loop {
         let left = seconds_until(deadline);
         let milliseconds = (left.min(SLEEP_SECONDS_MAX) * 1000.0).ceil();
-        let wait = poll.getattr(intern!(py, "poll"))?;
+        let wait = poll.getattr(name!(py, poll))?;
         let ready = unwinding::call(&wait, [PyFloat::new(py, milliseconds).as_any()])?;
         let ready: Vec<(RawFd, u16)> = ready.extract()?;
         if let Some((_, events)) = ready.first() {
@@ -105,7 +105,7 @@ pub(crate) struct Lock(Py<PyAny>);
 impl Lock {
     pub(crate) fn locked(py: Python<'_>) -> PyResult<Lock> {
         let lock = originals(py)?.allocate_lock.call0(py)?;
-        lock.call_method0(py, intern!(py, "acquire"))?;
+        lock.call_method0(py, name!(py, acquire))?;
         Ok(Lock(lock))
     }
 
@@ -113,7 +113,7 @@ impl Lock {
     pub(crate) fn acquire(&self, py: Python<'_>, deadline: Option<Instant>) -> PyResult<bool> {
         loop {
             let left = seconds_until(deadline);
-            let acquire = self.0.bind(py).getattr(intern!(py, "acquire"))?;
+            let acquire = self.0.bind(py).getattr(name!(py, acquire))?;
             let seconds = PyFloat::new(py, left.min(SLEEP_SECONDS_MAX));
             let wait = [PyBool::new(py, true).to_owned().into_any(), seconds.into_any()];
             let acquired = unwinding::call(&acquire, [&wait[0], &wait[1]])?.is_truthy()?;
@@ -124,7 +124,7 @@ impl Lock {
     }
 
     pub(crate) fn release(&self, py: Python<'_>) {
-        if let Err(error) = self.0.call_method0(py, intern!(py, "release")) {
+        if let Err(error) = self.0.call_method0(py, name!(py, release)) {
             error.write_unraisable(py, None);
         }
     }

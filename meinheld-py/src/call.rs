@@ -4,10 +4,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 
+use crate::names::name;
 use crate::raising::{Saying, panicked};
 use crate::unwinding;
 
@@ -47,9 +47,9 @@ impl Call {
     /// The function's name, or its class's: what [`described`] makes a log's words of.
     pub(crate) fn name<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyString>> {
         let function = self.function.bind(py);
-        let name = function.getattr(intern!(py, "__qualname__")).or_else(|_| {
+        let name = function.getattr(name!(py, qualname)).or_else(|_| {
             let kind = function.get_type();
-            kind.getattr(intern!(py, "__qualname__"))
+            kind.getattr(name!(py, qualname))
         });
         name.ok()?.cast_into::<PyString>().ok()
     }

@@ -15,7 +15,7 @@ use meinheld_coro::{Interrupt, Refusal, Ticket, current_task, now, park_watched}
 use pyo3::exceptions::{PyBaseException, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBool, PyDict, PyTuple, PyType};
+use pyo3::types::{PyBool, PyDict, PyInt, PyTuple, PyType};
 
 use crate::call::{keywords, positional};
 use crate::errors::{ContinuationError, from_interrupt};
@@ -27,7 +27,7 @@ use crate::lane::{Lane, SharedLane, lane_of};
 use crate::raising::Saying;
 use crate::rendezvous::{Delivery, Found, Parcel, Refused, Rendezvous};
 use crate::seconds::seconds_of;
-use crate::text::Text;
+use crate::text::{Number, Text};
 use crate::thread_bound::ThreadBound;
 use crate::tstate::{location, suspend_refusal};
 
@@ -368,8 +368,13 @@ impl PyClient {
     }
 
     /// The descriptor of the client's socket, or -1 once it is closed. It belongs to the server.
-    fn get_fd(&self) -> i32 {
-        self.client().and_then(|client| client.fd()).unwrap_or(-1)
+    fn get_fd<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyInt>> {
+        let fd = self.client().and_then(|client| client.fd());
+        match fd.and_then(|fd| u64::try_from(fd).ok()) {
+            Some(fd) => Number(fd).into_pyobject(py),
+            // CPython has this number for ever.
+            None => Ok((-1).into_pyobject(py)?),
+        }
     }
 
     /// Says that the response is over, since the application has answered by the descriptor itself:

@@ -10,14 +10,14 @@ use std::net::IpAddr;
 
 use meinheld_core::http::{Changes, Framing, Head, TargetForm, Version, percent_decode_path};
 use meinheld_core::{Address, ConnectionInfo};
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
 use crate::file_wrapper::FileWrapper;
 use crate::kit::Kit;
+use crate::names::name;
 use crate::templates::{Loan, Template, Templates};
-use crate::text::latin_1;
+use crate::text::{self, latin_1};
 
 /// How many header names are kept, and how long one is at the most; more would let clients fill the
 /// memory.
@@ -90,10 +90,10 @@ impl Environs {
     pub fn new(py: Python<'_>) -> PyResult<Environs> {
         let template = PyDict::new(py);
         for key in OWN_KEYS {
-            template.set_item(PyString::intern(py, key), "")?;
+            template.set_item(text::interned(py, key)?, "")?;
         }
-        template.set_item(intern!(py, "SCRIPT_NAME"), "")?;
-        template.set_item(intern!(py, "QUERY_STRING"), "")?;
+        template.set_item(name!(py, script_name), "")?;
+        template.set_item(name!(py, query_string), "")?;
         template.set_item("SERVER_SOFTWARE", meinheld_core::http::SERVER_NAME)?;
         template.set_item("wsgi.version", PyTuple::new(py, [1, 0])?)?;
         template.set_item("wsgi.url_scheme", "http")?;
@@ -211,13 +211,13 @@ impl Environs {
         }
         if head.framing() == Framing::Chunked {
             // The chunks are gone: what the application reads has a length (RFC 9112 section 7.1.3).
-            environ.del_item(intern!(py, "HTTP_TRANSFER_ENCODING"))?;
+            environ.del_item(name!(py, http_transfer_encoding))?;
             let length = connection.body_bytes.unwrap_or(0).to_string();
-            environ.set_item(intern!(py, "CONTENT_LENGTH"), length)?;
+            environ.set_item(name!(py, content_length), length)?;
         }
         if let Some(authority) = head.target().authority() {
             // RFC 9112 section 3.2.2: the authority of an absolute target wins.
-            environ.set_item(intern!(py, "HTTP_HOST"), latin_1(py, authority))?;
+            environ.set_item(name!(py, http_host), latin_1(py, authority))?;
         }
         let key_at = |position, name: &str| self.key_at(py, position, name);
         self.templates.borrow_mut().keep(connection.number, &environ, head, key_at)?;
@@ -226,8 +226,8 @@ impl Environs {
 
     fn set_request_line(&self, environ: &Bound<'_, PyDict>, head: &Head<'_>) -> PyResult<()> {
         let py = environ.py();
-        environ.set_item(intern!(py, "REQUEST_METHOD"), method(py, head.method()))?;
-        environ.set_item(intern!(py, "SERVER_PROTOCOL"), protocol(py, head.version()))?;
+        environ.set_item(name!(py, request_method), method(py, head.method()))?;
+        environ.set_item(name!(py, server_protocol), protocol(py, head.version()))?;
         self.set_target(environ, head)
     }
 
@@ -241,11 +241,11 @@ impl Environs {
             percent_decode_path(target.path(), &mut path);
         }
         let path_info = self.path.borrow_mut().text(py, &path);
-        environ.set_item(intern!(py, "PATH_INFO"), &path_info)?;
-        environ.set_item(intern!(py, "QUERY_STRING"), latin_1(py, target.query()))?;
+        environ.set_item(name!(py, path_info), &path_info)?;
+        environ.set_item(name!(py, query_string), latin_1(py, target.query()))?;
         let is_plain = target.raw() == path.as_slice();
         let raw = if is_plain { path_info } else { latin_1(py, target.raw()) };
-        environ.set_item(intern!(py, "RAW_URI"), raw)
+        environ.set_item(name!(py, raw_uri), raw)
     }
 
     /// The key of a header, which most often is what it was the last time in this position.
@@ -312,22 +312,22 @@ impl Environs {
         let py = environ.py();
         match connection.peer {
             Address::Ip(peer) => {
-                environ.set_item(intern!(py, "REMOTE_ADDR"), self.peer.ip(py, peer.ip()))?;
-                environ.set_item(intern!(py, "REMOTE_PORT"), decimal(py, peer.port()))?;
+                environ.set_item(name!(py, remote_addr), self.peer.ip(py, peer.ip()))?;
+                environ.set_item(name!(py, remote_port), decimal(py, peer.port()))?;
             }
             // The template's are empty.
             Address::Unix(_) => {}
         }
         match connection.local {
             Address::Ip(local) => {
-                environ.set_item(intern!(py, "SERVER_NAME"), self.local.ip(py, local.ip()))?;
+                environ.set_item(name!(py, server_name), self.local.ip(py, local.ip()))?;
                 let port = self.local_port.text(py, local.port(), |port| decimal(py, *port));
-                environ.set_item(intern!(py, "SERVER_PORT"), port)
+                environ.set_item(name!(py, server_port), port)
             }
             // PEP 3333: neither may be empty.
             Address::Unix(_) => {
-                environ.set_item(intern!(py, "SERVER_NAME"), intern!(py, "localhost"))?;
-                environ.set_item(intern!(py, "SERVER_PORT"), intern!(py, "80"))
+                environ.set_item(name!(py, server_name), name!(py, localhost))?;
+                environ.set_item(name!(py, server_port), name!(py, port_80))
             }
         }
     }
@@ -415,16 +415,16 @@ fn decimal(py: Python<'_>, mut port: u16) -> Bound<'_, PyString> {
 
 fn method<'py>(py: Python<'py>, method: &str) -> Bound<'py, PyString> {
     match method {
-        "GET" => intern!(py, "GET").clone(),
-        "POST" => intern!(py, "POST").clone(),
-        "HEAD" => intern!(py, "HEAD").clone(),
+        "GET" => name!(py, method_get).clone(),
+        "POST" => name!(py, method_post).clone(),
+        "HEAD" => name!(py, method_head).clone(),
         other => PyString::new(py, other),
     }
 }
 
 fn protocol(py: Python<'_>, version: Version) -> &Bound<'_, PyString> {
     match version {
-        Version::Http10 => intern!(py, "HTTP/1.0"),
-        Version::Http11 => intern!(py, "HTTP/1.1"),
+        Version::Http10 => name!(py, http_1_0),
+        Version::Http11 => name!(py, http_1_1),
     }
 }

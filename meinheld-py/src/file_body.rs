@@ -9,8 +9,9 @@ use std::io;
 use std::os::fd::AsFd;
 
 use meinheld_core::{Exchange, duplicate_file};
-use pyo3::intern;
 use pyo3::prelude::*;
+
+use crate::names::name;
 
 /// A regular file and the part of it to be sent.
 pub(crate) struct FileBody {
@@ -31,7 +32,7 @@ impl FileBody {
 pub(crate) fn file_body(object: &Bound<'_, PyAny>) -> PyResult<Option<FileBody>> {
     let py = object.py();
     let Some(object) = raw_file(object)? else { return Ok(None) };
-    let fd: i32 = object.call_method0(intern!(py, "fileno"))?.extract()?;
+    let fd: i32 = object.call_method0(name!(py, fileno))?.extract()?;
     // A copy of the descriptor, since the application may close its own while this waits.
     let file = duplicate_file(fd)?;
     // A file of no length may be one that the kernel makes up as it is read (/proc).
@@ -39,8 +40,8 @@ pub(crate) fn file_body(object: &Bound<'_, PyAny>) -> PyResult<Option<FileBody>>
     if !metadata.is_file() || metadata.len() == 0 {
         return Ok(None);
     }
-    object.call_method0(intern!(py, "flush"))?;
-    let position: u64 = object.call_method0(intern!(py, "tell"))?.extract()?;
+    object.call_method0(name!(py, flush))?;
+    let position: u64 = object.call_method0(name!(py, tell))?.extract()?;
     let bytes = file.metadata()?.len().saturating_sub(position);
     Ok(Some(FileBody { file, offset: position, bytes }))
 }
@@ -49,27 +50,27 @@ pub(crate) fn file_body(object: &Bound<'_, PyAny>) -> PyResult<Option<FileBody>>
 /// subclass may give other bytes than its file has.
 fn raw_file<'py>(object: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
     let py = object.py();
-    let io = py.import(intern!(py, "io"))?;
-    let file_io = io.getattr(intern!(py, "FileIO"))?;
+    let io = py.import(name!(py, io))?;
+    let file_io = io.getattr(name!(py, file_io))?;
     let inner = unwrapped(object)?;
     let kind = inner.get_type();
     if kind.is(&file_io) {
         return Ok(Some(inner));
     }
-    let is_buffered = kind.is(&io.getattr(intern!(py, "BufferedReader"))?)
-        || kind.is(&io.getattr(intern!(py, "BufferedRandom"))?);
-    let is_real = is_buffered && inner.getattr(intern!(py, "raw"))?.get_type().is(&file_io);
+    let is_buffered = kind.is(&io.getattr(name!(py, buffered_reader))?)
+        || kind.is(&io.getattr(name!(py, buffered_random))?);
+    let is_real = is_buffered && inner.getattr(name!(py, raw))?.get_type().is(&file_io);
     Ok(is_real.then_some(inner))
 }
 
 /// What `tempfile.NamedTemporaryFile` gave, without what it is wrapped in.
 fn unwrapped<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     let py = object.py();
-    let module = object.get_type().getattr_opt(intern!(py, "__module__"))?;
+    let module = object.get_type().getattr_opt(name!(py, module))?;
     let is_temporary = match module {
-        Some(module) => module.eq(intern!(py, "tempfile"))?,
+        Some(module) => module.eq(name!(py, tempfile))?,
         None => false,
     };
-    let inner = if is_temporary { object.getattr_opt(intern!(py, "file"))? } else { None };
+    let inner = if is_temporary { object.getattr_opt(name!(py, file))? } else { None };
     Ok(inner.unwrap_or_else(|| object.clone()))
 }

@@ -6,10 +6,10 @@
 
 use pyo3::exceptions::{PyStopIteration, PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
+use crate::names::name;
 use crate::raising::Saying;
 
 /// A file to be sent.
@@ -24,7 +24,7 @@ impl FileWrapper {
     #[new]
     #[pyo3(signature = (filelike, blksize=65_536))]
     fn new(filelike: Bound<'_, PyAny>, blksize: isize) -> PyResult<FileWrapper> {
-        if !filelike.hasattr(intern!(filelike.py(), "read"))? {
+        if !filelike.hasattr(name!(filelike.py(), read))? {
             return Err(PyTypeError::saying("wsgi.file_wrapper needs an object with read()"));
         }
         let block_bytes = usize::try_from(blksize).ok().filter(|bytes| *bytes > 0);
@@ -38,7 +38,7 @@ impl FileWrapper {
     }
 
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let block = self.file.bind(py).call_method1(intern!(py, "read"), (self.block_bytes,))?;
+        let block = self.file.bind(py).call_method1(name!(py, read), (self.block_bytes,))?;
         if block.is_instance_of::<PyString>() {
             let message = "wsgi.file_wrapper needs a file opened in binary mode: read() gave str";
             return Err(PyTypeError::saying(message));
@@ -50,8 +50,8 @@ impl FileWrapper {
     /// Closes the file, if it can be closed.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         let file = self.file.bind(py);
-        if file.hasattr(intern!(py, "close"))? {
-            file.call_method0(intern!(py, "close"))?;
+        if file.hasattr(name!(py, close))? {
+            file.call_method0(name!(py, close))?;
         }
         Ok(())
     }

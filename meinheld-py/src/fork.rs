@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::prelude::*;
 
+use crate::names::name;
 use crate::server;
 
 /// Whether this process was forked since the server began to run.
@@ -45,8 +46,8 @@ pub(crate) fn leave_if_child(py: Python<'_>, raised: Option<&PyErr>) {
 fn leave(py: Python<'_>, raised: Option<&PyErr>) {
     let raised = raised.map(|error| error.value(py));
     let left = py
-        .import("meinheld.server")
-        .and_then(|server| server.call_method1("_leave_forked_child", (raised,)));
+        .import(name!(py, meinheld_server))
+        .and_then(|server| server.call_method1(name!(py, leave_forked_child), (raised,)));
     // It does not return; if it could not be called, nothing better is left.
     if left.is_err() {
         std::process::abort();

@@ -6,12 +6,12 @@
 use std::cell::RefCell;
 
 use pyo3::exceptions::{PyStopIteration, PyTypeError};
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyMemoryView, PySlice};
 
 use crate::errors::from_io;
 use crate::lane::{Lane, SharedLane, lane_of};
+use crate::names::name;
 use crate::raising::Saying;
 use crate::text;
 use crate::thread_bound::ThreadBound;
@@ -157,7 +157,7 @@ impl Input {
             Some(0) | None => usize::MAX,
             hint => limit_of(hint),
         };
-        let lines = PyList::empty(py);
+        let lines = text::list(py)?;
         let mut total = 0;
         while total < limit {
             let next = self.read_line(py, usize::MAX)?;
@@ -174,14 +174,14 @@ impl Input {
     fn readinto(&self, buffer: &Bound<'_, PyAny>) -> PyResult<usize> {
         let py = buffer.py();
         let view = PyMemoryView::from(buffer)?;
-        if view.getattr(intern!(py, "readonly"))?.is_truthy()? {
+        if view.getattr(name!(py, readonly))?.is_truthy()? {
             return Err(PyTypeError::saying("readinto needs a writable buffer"));
         }
-        let size: usize = view.getattr(intern!(py, "nbytes"))?.extract()?;
+        let size: usize = view.getattr(name!(py, nbytes))?.extract()?;
         if size == 0 {
             return Ok(0);
         }
-        let view = view.call_method1(intern!(py, "cast"), ("B",))?;
+        let view = view.call_method1(name!(py, cast), (name!(py, format_bytes),))?;
         let bytes = self.read_up_to(py, size)?;
         let read = bytes.as_bytes().len();
         view.set_item(PySlice::new(py, 0, read.cast_signed(), 1), bytes)?;

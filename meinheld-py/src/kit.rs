@@ -14,7 +14,6 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use meinheld_core::Exchange;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyDict};
 
@@ -22,6 +21,7 @@ use crate::continuation::{Made, PyClient, PyContinuation};
 use crate::input::Input;
 use crate::known_heads::KnownHeads;
 use crate::lane::Lane;
+use crate::names::name;
 use crate::references::{function_has_only, has_only};
 use crate::start_response::{EarlyHints, StartResponse};
 
@@ -93,7 +93,7 @@ impl Kit {
     fn new(py: Python<'_>, known_heads: Rc<RefCell<KnownHeads>>) -> PyResult<Kit> {
         let (lane, made) = (Lane::new(), Made::default());
         let starter = Bound::new(py, StartResponse::new(py, lane.clone(), known_heads)?)?;
-        let start_response = starter.getattr(intern!(py, "start_response"))?;
+        let start_response = starter.getattr(name!(py, start_response))?;
         Ok(Kit(Box::new(Parts {
             input: Py::new(py, Input::new(lane.clone()))?,
             early_hints: Py::new(py, EarlyHints::new(lane.clone()))?,
@@ -118,9 +118,9 @@ impl Kit {
             return Ok(());
         }
         let (py, parts) = (environ.py(), &self.0);
-        environ.set_item(intern!(py, "wsgi.input"), &parts.input)?;
-        environ.set_item(intern!(py, "wsgi.early_hints"), &parts.early_hints)?;
-        environ.set_item(intern!(py, "meinheld.client"), &parts.client)
+        environ.set_item(name!(py, wsgi_input), &parts.input)?;
+        environ.set_item(name!(py, wsgi_early_hints), &parts.early_hints)?;
+        environ.set_item(name!(py, meinheld_client), &parts.client)
     }
 
     /// Puts the continuation of the running request into its environ.
@@ -135,7 +135,7 @@ impl Kit {
             let continuation = PyContinuation::current(parts.lane.clone())?;
             parts.continuation = Some(Py::new(py, continuation)?);
         }
-        environ.set_item(intern!(py, "meinheld.continuation"), &parts.continuation)
+        environ.set_item(name!(py, meinheld_continuation), &parts.continuation)
     }
 
     /// The kit as one whose objects are in the environ that it goes with.

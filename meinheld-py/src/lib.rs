@@ -32,6 +32,7 @@ mod kit;
 mod known_heads;
 mod lane;
 mod log;
+mod names;
 mod raising;
 #[allow(unsafe_code)] // whether a built-in function is weakly referenced
 mod references;
@@ -104,6 +105,7 @@ mod _meinheld {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         crate::tstate::check_interpreter(module.py())?;
+        crate::names::make(module.py())?;
         crate::blocking::remember(module.py())?;
         crate::continuation::add_methods(module.py())?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))

@@ -18,6 +18,7 @@ use pyo3::types::{PyDict, PyString};
 use crate::access_line::Refused;
 use crate::access_log::{AccessLog, AccessRecord};
 use crate::hooks;
+use crate::names::name;
 use crate::text;
 
 /// How often it is told that the access log cannot be written, at the most.
@@ -29,7 +30,6 @@ const LEVEL_DEBUG: u8 = 10;
 /// The two logs.
 pub(crate) struct Logs {
     error: Py<PyAny>,
-    names: Names,
     /// Empty: to be copied, which can fail where making one would panic.
     keywords: Py<PyDict>,
     access: AccessLog,
@@ -39,83 +39,45 @@ pub(crate) struct Logs {
     exit: Cell<Option<PyErr>>,
 }
 
-/// What is needed when something has gone wrong. Made at the start: memory may be what is wanting.
-struct Names {
-    error: Py<PyString>,
-    warning: Py<PyString>,
-    debug: Py<PyString>,
-    is_enabled_for: Py<PyString>,
-    exc_info: Py<PyString>,
-    format: Py<PyString>,
-    method: Py<PyString>,
-    target: Py<PyString>,
-}
-
-impl Names {
-    fn new(py: Python<'_>) -> Names {
-        let name = |text| PyString::intern(py, text).unbind();
-        Names {
-            error: name("error"),
-            warning: name("warning"),
-            debug: name("debug"),
-            is_enabled_for: name("isEnabledFor"),
-            exc_info: name("exc_info"),
-            format: name("%s"),
-            method: name("REQUEST_METHOD"),
-            target: name("RAW_URI"),
-        }
-    }
-}
-
 impl Logs {
     pub(crate) fn new(py: Python<'_>) -> PyResult<Logs> {
         let logging = py.import("logging")?;
         let error = logging.call_method1("getLogger", ("meinheld.error",))?.unbind();
         let keywords = PyDict::new(py).unbind();
         let (fault_told, exit) = (Cell::default(), Cell::default());
-        let (names, access) = (Names::new(py), AccessLog::new(py)?);
-        Ok(Logs { error, names, keywords, access, fault_told, exit })
-    }
-
-    /// The request as a log names it, in one line.
-    pub(crate) fn request_line(&self, environ: &Bound<'_, PyDict>) -> String {
-        let item = |name: &Py<PyString>| match environ.get_item(name) {
-            Ok(Some(value)) => value.to_string(),
-            _ => "?".to_owned(),
-        };
-        let (method, target) = (item(&self.names.method), item(&self.names.target));
-        format!("{method} {target}").escape_debug().to_string()
+        let access = AccessLog::new(py)?;
+        Ok(Logs { error, keywords, access, fault_told, exit })
     }
 
     /// Logs one line.
     pub(crate) fn error(&self, py: Python<'_>, message: &str) {
         self.flush(py);
-        self.say(py, &self.names.error, message);
+        self.say(py, name!(py, error), message);
     }
 
     /// Logs one line that is no error of anybody's.
     pub(crate) fn warning(&self, py: Python<'_>, message: &str) {
         self.flush(py);
-        self.say(py, &self.names.warning, message);
+        self.say(py, name!(py, warning), message);
     }
 
     /// Logs one line if it is asked for; it is not made otherwise.
     pub(crate) fn debug(&self, py: Python<'_>, message: &dyn fmt::Display) {
         let error = self.error.bind(py);
         self.attempt(py, || {
-            if error.call_method1(&self.names.is_enabled_for, (LEVEL_DEBUG,))?.is_truthy()? {
+            if error.call_method1(name!(py, is_enabled_for), (LEVEL_DEBUG,))?.is_truthy()? {
                 self.flush(py);
-                self.say(py, &self.names.debug, &message.to_string());
+                self.say(py, name!(py, debug), &message.to_string());
             }
             Ok(())
         });
     }
 
-    fn say(&self, py: Python<'_>, level: &Py<PyString>, message: &str) {
+    fn say(&self, py: Python<'_>, level: &Bound<'_, PyString>, message: &str) {
         let error = self.error.bind(py);
         self.attempt(py, || {
             let message = text::utf_8(py, message)?;
-            error.call_method1(level, (&self.names.format, message))
+            error.call_method1(level, (name!(py, format), message))
         });
     }
 
@@ -134,10 +96,10 @@ impl Logs {
     fn exception_line(&self, py: Python<'_>, message: &str, raised: &PyErr) -> PyResult<()> {
         let keywords = self.keywords.bind(py).copy()?;
         // It has its traceback as an attribute.
-        keywords.set_item(&self.names.exc_info, raised.clone_ref(py).into_value(py))?;
-        let arguments = (&self.names.format, text::utf_8(py, message)?);
+        keywords.set_item(name!(py, exc_info), raised.clone_ref(py).into_value(py))?;
+        let arguments = (name!(py, format), text::utf_8(py, message)?);
         let error = self.error.bind(py);
-        error.call_method(&self.names.error, arguments, Some(&keywords)).map(drop)
+        error.call_method(name!(py, error), arguments, Some(&keywords)).map(drop)
     }
 
     /// What the access log will need of a request, if there is one.
@@ -157,15 +119,13 @@ impl Logs {
         status: u16,
         bytes: u64,
     ) -> Option<PyErr> {
-        let logged = self.access.log(environ, record, status, bytes);
-        self.note(environ.py(), logged);
+        self.note(environ.py(), || self.access.log(environ, record, status, bytes));
         self.exit.take()
     }
 
     /// Logs a request that was refused before there was an environ. The exception ends the server.
     pub(crate) fn access_refused(&self, py: Python<'_>, refused: &Refused<'_>) -> Option<PyErr> {
-        let logged = self.access.log_refused(py, refused);
-        self.note(py, logged);
+        self.note(py, || self.access.log_refused(py, refused));
         self.exit.take()
     }
 
@@ -198,7 +158,7 @@ impl Logs {
     fn tell(&self, py: Python<'_>) {
         let trouble = self.access.take_trouble();
         for raised in trouble.raised {
-            self.note(py, Err(raised));
+            self.note(py, || Err(raised));
         }
         if let Some(fault) = trouble.fault {
             let now = Instant::now();
@@ -207,7 +167,7 @@ impl Logs {
                 let message = format!(
                     "the access log cannot be written: {fault}; a MiB of it is kept and tried again"
                 );
-                self.say(py, &self.names.error, &message);
+                self.say(py, name!(py, error), &message);
             }
         }
         if trouble.lost > 0 {
@@ -215,19 +175,20 @@ impl Logs {
                 "lines of the access log that could not be written in time and are lost: {}",
                 trouble.lost
             );
-            self.say(py, &self.names.error, &message);
+            self.say(py, name!(py, error), &message);
         }
     }
 
-    /// Takes what the access log's logger has raised: it must not fail the request.
-    fn note(&self, py: Python<'_>, logged: PyResult<()>) {
-        match logged {
-            Err(error) if is_exit(py, &error) => self.exit.set(Some(error)),
-            Err(error) => {
+    /// Has the access log do something. What its logger raises must not fail the request, and a panic,
+    /// for want of memory, neither the request nor the loop.
+    fn note(&self, py: Python<'_>, log: impl FnOnce() -> PyResult<()>) {
+        match catch_unwind(AssertUnwindSafe(log)) {
+            Ok(Err(error)) if is_exit(py, &error) => self.exit.set(Some(error)),
+            Ok(Err(error)) => {
                 let access = self.access.logger(py);
                 error.write_unraisable(py, access.as_ref().map(|access| access.bind(py)));
             }
-            Ok(()) => {}
+            Ok(Ok(())) | Err(_) => {}
         }
     }
 

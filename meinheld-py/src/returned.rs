@@ -13,7 +13,6 @@ use std::io;
 
 use meinheld_core::Exchange;
 use pyo3::exceptions::{PyAssertionError, PyTypeError};
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple, PyTupleMethods};
 
@@ -22,6 +21,7 @@ use crate::file_body::file_body;
 use crate::file_wrapper::FileWrapper;
 use crate::fork::leave_if_child;
 use crate::lane::Lane;
+use crate::names::name;
 use crate::raising::Saying;
 use crate::start_response::body_bytes;
 use crate::unwinding;
@@ -56,7 +56,7 @@ impl<'py> Returned<'_, 'py> {
         if sequence_length(self.body).is_some() {
             return Ok(());
         }
-        let name = intern!(self.body.py(), "close");
+        let name = name!(self.body.py(), close);
         match self.body.getattr_opt(name)? {
             Some(close) => unwinding::call(&close, []).map(drop),
             None => Ok(()),
@@ -143,7 +143,7 @@ fn sequence_length(body: &Bound<'_, PyAny>) -> Option<usize> {
 /// Says what an application returned that is no iterable; what `__iter__` raised is its own.
 fn iteration_error(body: &Bound<'_, PyAny>, error: PyErr) -> PyErr {
     let kind = body.get_type();
-    if kind.hasattr(intern!(body.py(), "__iter__")).unwrap_or(true) {
+    if kind.hasattr(name!(body.py(), iter)).unwrap_or(true) {
         return error;
     }
     let name = kind.name().map_or_else(|_| "?".to_owned(), |name| name.to_string());

@@ -25,6 +25,7 @@ use crate::gil;
 use crate::hooks;
 use crate::log::Logs;
 use crate::raising::{Saying, panic_text};
+use crate::text;
 use crate::thread_bound::drop_orphans;
 use crate::tstate::STACK_BYTES;
 use crate::wsgi::Wsgi;
@@ -171,16 +172,20 @@ fn not_a(found: &Bound<'_, PyAny>, what: &str, wanted: &str) -> PyErr {
 
 /// The addresses that are listened on: (host, port) tuples and unix paths.
 #[pyfunction]
-pub(crate) fn addresses(py: Python<'_>) -> PyResult<Vec<Bound<'_, PyAny>>> {
+pub(crate) fn addresses(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
     let all: Vec<Address> = with_state(|state| {
         state.listeners.iter().map(|listener| listener.address().clone()).collect()
     });
-    all.into_iter()
-        .map(|address| match address {
-            Address::Ip(ip) => Ok((ip.ip().to_string(), ip.port()).into_pyobject(py)?.into_any()),
-            Address::Unix(path) => Ok(path.into_os_string().into_pyobject(py)?.into_any()),
-        })
-        .collect()
+    let list = text::list(py)?;
+    for address in all {
+        match address {
+            Address::Ip(ip) => {
+                list.append(text::host_and_port(py, &ip.ip().to_string(), ip.port())?)?;
+            }
+            Address::Unix(path) => list.append(path.into_os_string())?,
+        }
+    }
+    Ok(list)
 }
 
 /// Serves `app` on what is listened on, until it is stopped.
@@ -283,8 +288,9 @@ fn fail(py: Python<'_>, logs: &Logs, panic: Box<dyn Any + Send>) -> ! {
 
 /// Python's `signal.set_wakeup_fd`: it makes a signal wake the loop, whose turn runs the handler.
 struct WakeupDescriptor {
-    /// What was set before; `None` where signals are not handled: on any but the main thread.
-    previous: Option<i32>,
+    /// The function that sets it, and what was set before; `None` where signals are not handled: on
+    /// any but the main thread.
+    previous: Option<(Py<PyAny>, Py<PyAny>)>,
 }
 
 impl WakeupDescriptor {
@@ -295,14 +301,15 @@ impl WakeupDescriptor {
             return Ok(WakeupDescriptor { previous: None });
         }
         let pipe = SignalPipe::new()?;
-        let previous = py.import("signal")?.call_method1("set_wakeup_fd", (pipe.writer(),))?;
+        let set = py.import("signal")?.getattr("set_wakeup_fd")?;
+        let previous = set.call1((pipe.writer(),))?;
         server.wake_on(pipe)?;
-        Ok(WakeupDescriptor { previous: Some(previous.extract()?) })
+        Ok(WakeupDescriptor { previous: Some((set.unbind(), previous.unbind())) })
     }
 
     fn restore(self, py: Python<'_>) -> PyResult<()> {
-        if let Some(previous) = self.previous {
-            py.import("signal")?.call_method1("set_wakeup_fd", (previous,))?;
+        if let Some((set, previous)) = self.previous {
+            set.bind(py).call1((previous,))?;
         }
         Ok(())
     }

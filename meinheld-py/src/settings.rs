@@ -12,9 +12,10 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyFloat, PyInt};
 
 use crate::continuation::duration_of;
+use crate::names::name;
 use crate::raising::Saying;
 use crate::server::with_config;
-use crate::text;
+use crate::text::{self, Fraction, Number};
 
 /// The least has room for the interpreter's own margins; the most is far beyond any use.
 const STACK_SIZES: RangeInclusive<usize> = 256 << 10..=1 << 30;
@@ -33,9 +34,9 @@ pub(crate) fn set_keepalive(seconds: &Bound<'_, PyAny>) -> PyResult<()> {
 pub(crate) fn get_keepalive(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     let timeout = with_config(|config| config.keep_alive_timeout);
     if timeout.subsec_nanos() == 0 {
-        return Ok(timeout.as_secs().into_pyobject(py)?.into_any());
+        return Ok(Number(timeout.as_secs()).into_pyobject(py)?.into_any());
     }
-    Ok(timeout.as_secs_f64().into_pyobject(py)?.into_any())
+    Ok(Fraction(timeout.as_secs_f64()).into_pyobject(py)?.into_any())
 }
 
 /// Sets how many bytes the stack of each request has; only what is used of it costs memory.
@@ -54,8 +55,8 @@ pub(crate) fn set_stack_size(bytes: &Bound<'_, PyAny>) -> PyResult<()> {
 
 /// How many bytes the stack of each request has.
 #[pyfunction]
-pub(crate) fn get_stack_size() -> usize {
-    with_config(|config| config.stack_bytes)
+pub(crate) fn get_stack_size() -> Number {
+    Number(with_config(|config| config.stack_bytes) as u64)
 }
 
 /// Sets how many connections may wait to be accepted, on listeners made from now on.
@@ -84,8 +85,8 @@ pub(crate) fn set_max_content_length(bytes: &Bound<'_, PyAny>) -> PyResult<()> {
 
 /// How many bytes a request's body may have.
 #[pyfunction]
-pub(crate) fn get_max_content_length() -> u64 {
-    with_config(|config| config.body.body_bytes_max)
+pub(crate) fn get_max_content_length() -> Number {
+    Number(with_config(|config| config.body.body_bytes_max))
 }
 
 /// Sets how many bytes of a collected body are kept in memory; more goes to a temporary file.
@@ -99,8 +100,8 @@ pub(crate) fn set_client_body_buffer_size(bytes: &Bound<'_, PyAny>) -> PyResult<
 
 /// How many bytes of a collected body are kept in memory.
 #[pyfunction]
-pub(crate) fn get_client_body_buffer_size() -> usize {
-    with_config(|config| config.body_memory_bytes_max)
+pub(crate) fn get_client_body_buffer_size() -> Number {
+    Number(with_config(|config| config.body_memory_bytes_max) as u64)
 }
 
 /// Sets how many connections may be open at once; more wait to be accepted. The name is of old: it was
@@ -116,9 +117,9 @@ pub(crate) fn set_picoev_max_fd(connections: &Bound<'_, PyAny>) -> PyResult<()> 
 /// How many connections may be open at once: if it was not set, as many as the process may have
 /// descriptors.
 #[pyfunction]
-pub(crate) fn get_picoev_max_fd() -> PyResult<u64> {
+pub(crate) fn get_picoev_max_fd() -> PyResult<Number> {
     let connections = with_config(|config| config.connections_max) as u64;
-    Ok(if connections == usize::MAX as u64 { descriptor_limit()? } else { connections })
+    Ok(Number(if connections == usize::MAX as u64 { descriptor_limit()? } else { connections }))
 }
 
 /// Sets how many connections are accepted in a row before requests have their turn. Where several
@@ -133,8 +134,8 @@ pub(crate) fn set_accepts_max(connections: &Bound<'_, PyAny>) -> PyResult<()> {
 
 /// How many connections are accepted in a row.
 #[pyfunction]
-pub(crate) fn get_accepts_max() -> usize {
-    with_config(|config| config.accepts_max)
+pub(crate) fn get_accepts_max() -> Number {
+    Number(with_config(|config| config.accepts_max) as u64)
 }
 
 /// Sets how many bytes the head of a request may have, up to 1 MiB; more is answered 431.
@@ -147,8 +148,8 @@ pub(crate) fn set_max_head_bytes(bytes: &Bound<'_, PyAny>) -> PyResult<()> {
 
 /// How many bytes the head of a request may have.
 #[pyfunction]
-pub(crate) fn get_max_head_bytes() -> usize {
-    with_config(|config| config.head.head_bytes_max)
+pub(crate) fn get_max_head_bytes() -> Number {
+    Number(with_config(|config| config.head.head_bytes_max) as u64)
 }
 
 /// Sets how many bytes the target in a request's first line may have; more is answered 414.
@@ -161,8 +162,8 @@ pub(crate) fn set_max_target_bytes(bytes: &Bound<'_, PyAny>) -> PyResult<()> {
 
 /// How many bytes the target in a request's first line may have.
 #[pyfunction]
-pub(crate) fn get_max_target_bytes() -> usize {
-    with_config(|config| config.head.target_bytes_max)
+pub(crate) fn get_max_target_bytes() -> Number {
+    Number(with_config(|config| config.head.target_bytes_max) as u64)
 }
 
 /// Sets how many headers a request may have, up to 128; more is answered 431.
@@ -175,8 +176,8 @@ pub(crate) fn set_max_header_count(headers: &Bound<'_, PyAny>) -> PyResult<()> {
 
 /// How many headers a request may have.
 #[pyfunction]
-pub(crate) fn get_max_header_count() -> usize {
-    with_config(|config| config.head.header_count_max)
+pub(crate) fn get_max_header_count() -> Number {
+    Number(with_config(|config| config.head.header_count_max) as u64)
 }
 
 /// Sets how many bytes one header may have, its name and its value together; more is answered 431.
@@ -189,8 +190,8 @@ pub(crate) fn set_max_header_bytes(bytes: &Bound<'_, PyAny>) -> PyResult<()> {
 
 /// How many bytes one header may have.
 #[pyfunction]
-pub(crate) fn get_max_header_bytes() -> usize {
-    with_config(|config| config.head.header_bytes_max)
+pub(crate) fn get_max_header_bytes() -> Number {
+    Number(with_config(|config| config.head.header_bytes_max) as u64)
 }
 
 /// Sets for how many seconds a request's head may arrive, from its first byte on; then it is answered
@@ -204,8 +205,8 @@ pub(crate) fn set_head_timeout(seconds: &Bound<'_, PyAny>) -> PyResult<()> {
 
 /// For how many seconds a request's head may arrive.
 #[pyfunction]
-pub(crate) fn get_head_timeout() -> f64 {
-    with_config(|config| config.head_timeout.as_secs_f64())
+pub(crate) fn get_head_timeout() -> Fraction {
+    Fraction(with_config(|config| config.head_timeout.as_secs_f64()))
 }
 
 /// Sets for how many seconds a client may send nothing of a body that is waited for.
@@ -218,8 +219,8 @@ pub(crate) fn set_body_timeout(seconds: &Bound<'_, PyAny>) -> PyResult<()> {
 
 /// For how many seconds a client may send nothing of a body that is waited for.
 #[pyfunction]
-pub(crate) fn get_body_timeout() -> f64 {
-    with_config(|config| config.body_timeout.as_secs_f64())
+pub(crate) fn get_body_timeout() -> Fraction {
+    Fraction(with_config(|config| config.body_timeout.as_secs_f64()))
 }
 
 /// Sets for how many seconds a client may take nothing of a response.
@@ -232,8 +233,8 @@ pub(crate) fn set_send_timeout(seconds: &Bound<'_, PyAny>) -> PyResult<()> {
 
 /// For how many seconds a client may take nothing of a response.
 #[pyfunction]
-pub(crate) fn get_send_timeout() -> f64 {
-    with_config(|config| config.send_timeout.as_secs_f64())
+pub(crate) fn get_send_timeout() -> Fraction {
+    Fraction(with_config(|config| config.send_timeout.as_secs_f64()))
 }
 
 /// Sets for how many seconds a graceful stop waits on idle connections, whose next request may be on
@@ -247,8 +248,8 @@ pub(crate) fn set_stop_idle_timeout(seconds: &Bound<'_, PyAny>) -> PyResult<()> 
 
 /// For how many seconds a graceful stop waits on idle connections.
 #[pyfunction]
-pub(crate) fn get_stop_idle_timeout() -> f64 {
-    with_config(|config| config.stop_idle_timeout.as_secs_f64())
+pub(crate) fn get_stop_idle_timeout() -> Fraction {
+    Fraction(with_config(|config| config.stop_idle_timeout.as_secs_f64()))
 }
 
 /// Sets whether headers whose names have an underscore are kept; with "refuse" their requests are
@@ -296,7 +297,7 @@ fn size(value: &Bound<'_, PyAny>, name: &str, most: usize) -> PyResult<usize> {
 /// # Errors
 /// `TypeError` for what is no int, `ValueError` for one that is out of bounds.
 fn index(value: &Bound<'_, PyAny>, name: &str, least: u64, most: u64) -> PyResult<u64> {
-    let number = value.call_method0("__index__");
+    let number = value.call_method0(name!(value.py(), index));
     let Some(number) = number.ok().filter(|_| !value.is_instance_of::<PyBool>()) else {
         let kind = value.get_type().name()?;
         return Err(PyTypeError::saying(format!("{name} must be an int, not {kind}")));

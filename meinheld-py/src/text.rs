@@ -1,13 +1,14 @@
-//! str and bytes objects: a str of bytes of the wire (PEP 3333, "Unicode Issues"), without a detour by
-//! UTF-8; and those that end in a `MemoryError` where `PyO3` would panic.
+//! str and bytes objects, and what is made of them: a str of bytes of the wire (PEP 3333, "Unicode
+//! Issues"), without a detour by UTF-8; and those that end in a `MemoryError` where `PyO3` would panic.
 //!
 //! Not here: what the bytes mean.
 
 use std::borrow::Cow;
+use std::ffi::c_int;
 
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyFloat, PyInt, PyList, PyString, PyTuple};
 
 /// Text that a method returns.
 pub(crate) struct Text<'a>(pub(crate) Cow<'a, str>);
@@ -19,6 +20,40 @@ impl<'py> IntoPyObject<'py> for Text<'_> {
 
     fn into_pyobject(self, py: Python<'py>) -> PyResult<Bound<'py, PyString>> {
         utf_8(py, &self.0)
+    }
+}
+
+/// A number that a method returns.
+pub(crate) struct Number(pub(crate) u64);
+
+impl<'py> IntoPyObject<'py> for Number {
+    type Target = PyInt;
+    type Output = Bound<'py, PyInt>;
+    type Error = PyErr;
+
+    fn into_pyobject(self, py: Python<'py>) -> PyResult<Bound<'py, PyInt>> {
+        // SAFETY: attached, by `py`: a new reference to an int, or null with an exception set.
+        unsafe {
+            let number = ffi::PyLong_FromUnsignedLongLong(self.0);
+            Ok(Bound::from_owned_ptr_or_err(py, number)?.cast_into_unchecked())
+        }
+    }
+}
+
+/// A number that need not be whole, which a method returns.
+pub(crate) struct Fraction(pub(crate) f64);
+
+impl<'py> IntoPyObject<'py> for Fraction {
+    type Target = PyFloat;
+    type Output = Bound<'py, PyFloat>;
+    type Error = PyErr;
+
+    fn into_pyobject(self, py: Python<'py>) -> PyResult<Bound<'py, PyFloat>> {
+        // SAFETY: attached, by `py`: a new reference to a float, or null with an exception set.
+        unsafe {
+            let number = ffi::PyFloat_FromDouble(self.0);
+            Ok(Bound::from_owned_ptr_or_err(py, number)?.cast_into_unchecked())
+        }
     }
 }
 
@@ -50,6 +85,61 @@ pub(crate) fn utf_8<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyS
     unsafe {
         let text = ffi::PyUnicode_FromStringAndSize(text.as_ptr().cast(), length);
         Ok(Bound::from_owned_ptr_or_err(py, text)?.cast_into_unchecked())
+    }
+}
+
+/// Text as a str that everybody shares.
+///
+/// # Errors
+/// `MemoryError`.
+pub(crate) fn interned(py: Python<'_>, text: &str) -> PyResult<Py<PyString>> {
+    let mut text = utf_8(py, text)?.into_ptr();
+    // SAFETY: attached, by `py`. The call takes the reference to a str, and gives one to the shared str
+    // in its place, or the same one.
+    unsafe {
+        ffi::PyUnicode_InternInPlace(&raw mut text);
+        Ok(Bound::from_owned_ptr_or_err(py, text)?.cast_into_unchecked().unbind())
+    }
+}
+
+/// An empty list.
+///
+/// # Errors
+/// `MemoryError`.
+pub(crate) fn list(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
+    // SAFETY: attached, by `py`: a new reference to a list, or null with an exception set.
+    unsafe { Ok(Bound::from_owned_ptr_or_err(py, ffi::PyList_New(0))?.cast_into_unchecked()) }
+}
+
+/// Two texts as a tuple.
+///
+/// # Errors
+/// `MemoryError`.
+pub(crate) fn pair<'py>(py: Python<'py>, one: &str, other: &str) -> PyResult<Bound<'py, PyTuple>> {
+    let (one, other) = (utf_8(py, one)?, utf_8(py, other)?);
+    // SAFETY: attached, by `py`. The format asks for two objects, which are lent and live until the
+    // call returns: a new reference to a tuple, or null with an exception set.
+    unsafe {
+        let pair = ffi::Py_BuildValue(c"(OO)".as_ptr(), one.as_ptr(), other.as_ptr());
+        Ok(Bound::from_owned_ptr_or_err(py, pair)?.cast_into_unchecked())
+    }
+}
+
+/// A host and its port as a tuple.
+///
+/// # Errors
+/// `MemoryError`.
+pub(crate) fn host_and_port<'py>(
+    py: Python<'py>,
+    host: &str,
+    port: u16,
+) -> PyResult<Bound<'py, PyTuple>> {
+    let host = utf_8(py, host)?;
+    // SAFETY: attached, by `py`. The format asks for an object, which is lent and lives until the call
+    // returns, and for an int: a new reference to a tuple, or null with an exception set.
+    unsafe {
+        let pair = ffi::Py_BuildValue(c"(Oi)".as_ptr(), host.as_ptr(), c_int::from(port));
+        Ok(Bound::from_owned_ptr_or_err(py, pair)?.cast_into_unchecked())
     }
 }
 

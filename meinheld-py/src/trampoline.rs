@@ -6,14 +6,15 @@ use std::time::Instant;
 use meinheld_core::{Readiness, WaitError, cancel_waits, wait_ready};
 use meinheld_coro::{Interrupt, current_task};
 use pyo3::exceptions::PyValueError;
-use pyo3::intern;
 use pyo3::prelude::*;
 
 use crate::blocking::{self, may_park};
 use crate::errors::{ContinuationError, EBADF, ECANCELED, from_interrupt, from_system, timeout};
 use crate::inbox::on_loop;
+use crate::names::name;
 use crate::raising::{Saying, os_error};
 use crate::seconds::seconds_of;
+use crate::text::Number;
 
 /// The bits of poll(2) on Linux.
 const POLLIN: u16 = 1;
@@ -126,10 +127,10 @@ pub(crate) fn cancel_wait(fileno: &Bound<'_, PyAny>) -> PyResult<()> {
 
 /// A number that the running coroutine has alone, or outside of one the thread.
 #[pyfunction]
-pub(crate) fn get_ident(py: Python<'_>) -> PyResult<u64> {
+pub(crate) fn get_ident(py: Python<'_>) -> PyResult<Number> {
     match current_task() {
-        Some(task) => Ok(COROUTINE_IDENT | task.number()),
-        None => blocking::thread_ident(py),
+        Some(task) => Ok(Number(COROUTINE_IDENT | task.number())),
+        None => blocking::thread_ident(py).map(Number),
     }
 }
 
@@ -141,7 +142,7 @@ pub(crate) fn in_coroutine(py: Python<'_>) -> bool {
 
 /// A descriptor, or what has one by `fileno()`.
 fn descriptor_of(fileno: &Bound<'_, PyAny>) -> PyResult<RawFd> {
-    let method = fileno.getattr_opt(intern!(fileno.py(), "fileno"))?;
+    let method = fileno.getattr_opt(name!(fileno.py(), fileno))?;
     let number = method.map_or_else(|| Ok(fileno.clone()), |method| method.call0())?;
     let fd: i64 = number.extract()?;
     RawFd::try_from(fd).ok().filter(|fd| *fd >= 0).ok_or_else(|| {

@@ -12,16 +12,17 @@ use meinheld_coro::without_parking;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes, PyDict, PyMemoryView, PyString};
+use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyMemoryView, PyString};
 
 use crate::continuation::{PyClient, duration_of};
 use crate::errors::{ClientDisconnected, HandshakeRefused, WebSocketClosed, from_io, timeout};
 use crate::gil::attached;
 use crate::lane::lane_of;
+use crate::names::name;
 use crate::raising::Saying;
 use crate::seconds::seconds_of;
 use crate::start_response::text_bytes_of;
-use crate::text::{self, Text};
+use crate::text::{self, Number, Text};
 use crate::thread_bound::ThreadBound;
 use crate::tstate::suspend_refusal;
 
@@ -56,10 +57,10 @@ pub(crate) struct PyHandshake {
 #[pyfunction]
 pub(crate) fn websocket_handshake(environ: &Bound<'_, PyDict>) -> PyResult<Option<PyHandshake>> {
     let py = environ.py();
-    let Some(client) = environ.get_item("meinheld.client")? else { return Ok(None) };
+    let Some(client) = environ.get_item(name!(py, meinheld_client))? else { return Ok(None) };
     let Ok(client) = client.cast_into::<PyClient>() else { return Ok(None) };
     let text = |name: &str| -> PyResult<Option<Vec<u8>>> {
-        let Some(value) = environ.get_item(name)? else { return Ok(None) };
+        let Some(value) = environ.get_item(text::utf_8(py, name)?)? else { return Ok(None) };
         Ok(Some(text_bytes_of(&value, || format!("environ['{name}']"))?.as_bytes().to_vec()))
     };
     let mut fields = Vec::with_capacity(FIELDS.len());
@@ -85,8 +86,12 @@ pub(crate) fn websocket_handshake(environ: &Bound<'_, PyDict>) -> PyResult<Optio
 fn refused(py: Python<'_>, error: HandshakeError) -> PyResult<PyErr> {
     let raised = HandshakeRefused::saying(error.to_string());
     let value = raised.value(py);
-    value.setattr("status", error.status())?;
-    value.setattr("headers", error.headers().to_vec())?;
+    value.setattr(name!(py, status), Number(error.status().into()))?;
+    let headers = text::list(py)?;
+    for (name, field) in error.headers() {
+        headers.append(text::pair(py, name, field)?)?;
+    }
+    value.setattr(name!(py, headers), headers)?;
     Ok(raised)
 }
 
@@ -94,8 +99,12 @@ fn refused(py: Python<'_>, error: HandshakeError) -> PyResult<PyErr> {
 impl PyHandshake {
     /// The subprotocols that the client offers, those that it prefers first.
     #[getter]
-    fn protocols(&self) -> Vec<&str> {
-        self.handshake.protocols().collect()
+    fn protocols<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let protocols = text::list(py)?;
+        for protocol in self.handshake.protocols() {
+            protocols.append(text::utf_8(py, protocol)?)?;
+        }
+        Ok(protocols)
     }
 
     /// Answers 101; the connection is a WebSocket from now on.
@@ -225,20 +234,20 @@ impl PyWebSocket {
     /// The code that it was closed with, None while it is open: 1005 if the client gave none, 1006 if
     /// the connection ended without a close.
     #[getter]
-    fn close_code(&self) -> PyResult<Option<u16>> {
-        Ok(self.socket()?.closure().map(|closure| closure.code))
+    fn close_code(&self) -> PyResult<Option<Number>> {
+        Ok(self.socket()?.closure().map(|closure| Number(closure.code.into())))
     }
 
     /// The reason that it was closed with, None while it is open.
     #[getter]
-    fn close_reason(&self) -> PyResult<Option<String>> {
-        Ok(self.socket()?.closure().map(|closure| closure.reason))
+    fn close_reason(&self) -> PyResult<Option<Text<'_>>> {
+        Ok(self.socket()?.closure().map(|closure| Text(closure.reason.into())))
     }
 
     /// The subprotocol that was agreed on, or None.
     #[getter]
-    fn protocol(&self) -> PyResult<Option<&str>> {
-        Ok(self.socket()?.subprotocol())
+    fn protocol(&self) -> PyResult<Option<Text<'_>>> {
+        Ok(self.socket()?.subprotocol().map(|name| Text(name.into())))
     }
 
     /// The environ of its request.
@@ -250,13 +259,13 @@ impl PyWebSocket {
     /// The path of its request.
     #[getter]
     fn path<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        self.environ.bind(py).get_item("PATH_INFO")
+        self.environ.bind(py).get_item(name!(py, path_info))
     }
 
     /// The Origin of its request, or None.
     #[getter]
     fn origin<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        self.environ.bind(py).get_item("HTTP_ORIGIN")
+        self.environ.bind(py).get_item(name!(py, http_origin))
     }
 
     /// The version of the protocol: 13, RFC 6455.

@@ -19,9 +19,8 @@ use std::time::Instant;
 use meinheld_core::http::Head;
 use meinheld_core::{ConnectionInfo, Exchange, LengthMismatch, Report, Service};
 use meinheld_coro::TaskLocalFactory;
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyString};
 
 use crate::access_line::Refused;
 use crate::access_log::AccessRecord;
@@ -35,6 +34,7 @@ use crate::inbox;
 use crate::kit::{Kit, Kits};
 use crate::lane::Lane;
 use crate::log::{Logs, is_exit};
+use crate::names::name;
 use crate::returned::Returned;
 use crate::server;
 use crate::templates::Loan;
@@ -280,12 +280,11 @@ impl Wsgi {
             return 503;
         }
         if error.is_instance_of::<timeout>(py) {
-            let message =
-                format!("{} ended with an uncaught {error}", self.logs().request_line(environ));
+            let message = format!("{} ended with an uncaught {error}", request_line(environ));
             self.logs().error(py, &message);
             return 500;
         }
-        let message = format!("{} raised an exception", self.logs().request_line(environ));
+        let message = format!("{} raised an exception", request_line(environ));
         self.failures.note(py, &message, error);
         500
     }
@@ -300,8 +299,7 @@ impl Wsgi {
                 "returned {bytes} bytes fewer than its Content-Length; the connection was closed"
             ),
         };
-        let request = self.logs().request_line(environ);
-        self.logs().error(environ.py(), &format!("{request} {what}"));
+        self.logs().error(environ.py(), &format!("{} {what}", request_line(environ)));
     }
 }
 
@@ -322,6 +320,17 @@ fn is_own_middleware(application: &Bound<'_, PyAny>) -> PyResult<bool> {
     // Somebody may have replaced what it does.
     let call = kind.getattr("__call__")?.getattr_opt("__module__")?;
     Ok(ours && call.is_some_and(|module| module.eq("meinheld.middleware").unwrap_or(false)))
+}
+
+/// The request as a log names it, in one line.
+fn request_line(environ: &Bound<'_, PyDict>) -> String {
+    let py = environ.py();
+    let item = |name: &Bound<'_, PyString>| match environ.get_item(name) {
+        Ok(Some(value)) => value.to_string(),
+        _ => "?".to_owned(),
+    };
+    let (method, target) = (item(name!(py, request_method)), item(name!(py, raw_uri)));
+    format!("{method} {target}").escape_debug().to_string()
 }
 
 /// What is done before the application is called and after it is not inlined: its frames are not on
@@ -384,6 +393,6 @@ impl<'py> Call<'_, 'py> {
             return Ok(application.clone());
         }
         kit.equip_continuation(environ)?;
-        application.getattr(intern!(self.py, "app"))
+        application.getattr(name!(self.py, app))
     }
 }

@@ -244,7 +244,8 @@ def test_requests_leave_nothing_behind(
     monkeypatch.setenv("MALLOC_ARENA_MAX", "1")
     server = serve(LEAKS)
     threads = path == "/kept_by_thread"
-    clients = [Client(server.port, seconds=30) for _ in range(BATCH)]
+    # A connection that never has a request is closed after a while.
+    clients = [Client(server.port, seconds=30) for _ in range(1 if path == "/departs" else BATCH)]
     stats = Client(server.port, seconds=30)
     requests = REQUESTS // SLOW.get(path, 1)
 

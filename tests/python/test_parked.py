@@ -27,7 +27,8 @@ PARKED = (
 import gc, os, resource
 
 def do_stats(c, environ):
-    lines = [line for line in open("/proc/self/status") if line.startswith(("VmRSS", "Threads"))]
+    with open("/proc/self/status") as status:
+        lines = [line for line in status if line.startswith(("VmRSS", "Threads"))]
     rss, threads = (int(line.split()[1]) for line in lines)
     return json.dumps({
         "suspended": sum(each.suspended for each in parked.values()),

@@ -471,7 +471,8 @@ def test_thousands_wait_at_once(tmp_path: Path) -> None:
         COUNT = 5000
 
         def held():
-            status = open("/proc/self/status").read()
+            with open("/proc/self/status") as file:
+                status = file.read()
             return int(status.split("VmRSS:")[1].split()[0]), len(open("/proc/self/maps").readlines())
 
         def main():

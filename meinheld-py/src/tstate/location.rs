@@ -4,8 +4,8 @@
 
 use std::ffi::c_int;
 
+use crate::names::name;
 use pyo3::ffi;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyCode;
 
@@ -36,8 +36,8 @@ impl Location {
     /// `file.py:123 in name`.
     pub(crate) fn describe(&self, py: Python<'_>) -> String {
         let code = self.code.bind(py);
-        let file = code.getattr(intern!(py, "co_filename"));
-        let name = code.getattr(intern!(py, "co_qualname"));
+        let file = code.getattr(name!(py, co_filename));
+        let name = code.getattr(name!(py, co_qualname));
         match (file, name) {
             (Ok(file), Ok(name)) => format!("{file}:{} in {name}", self.line(py)),
             _ => String::from("unknown code"),

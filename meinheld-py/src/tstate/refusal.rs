@@ -7,8 +7,8 @@ use std::ffi::c_int;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::names::name;
 use pyo3::ffi;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyDict;
@@ -68,10 +68,10 @@ fn is_absent(py: Python<'_>) -> bool {
     // SAFETY: attached, by `py`. The interpreter lends its dict of modules, and keeps it.
     let modules = unsafe { Bound::from_borrowed_ptr(py, ffi::PyImport_GetModuleDict()) };
     let Ok(modules) = modules.cast_into::<PyDict>() else { return false };
-    let Ok(greenlet) = modules.get_item(intern!(py, "greenlet")) else { return false };
+    let Ok(greenlet) = modules.get_item(name!(py, greenlet)) else { return false };
     let Some(greenlet) = greenlet else { return true };
     // While it is being imported it has none yet.
-    if let Ok(getcurrent) = greenlet.getattr(intern!(py, "getcurrent")) {
+    if let Ok(getcurrent) = greenlet.getattr(name!(py, getcurrent)) {
         GETCURRENT.get_or_init(py, || getcurrent.unbind());
     }
     false
@@ -80,7 +80,7 @@ fn is_absent(py: Python<'_>) -> bool {
 fn in_child_greenlet(py: Python<'_>) -> bool {
     let Some(getcurrent) = GETCURRENT.get(py) else { return false };
     let current = getcurrent.bind(py).call0();
-    let parent = current.and_then(|current| current.getattr(intern!(py, "parent")));
+    let parent = current.and_then(|current| current.getattr(name!(py, parent)));
     // Who cannot tell must not leave.
     parent.map_or(true, |parent| !parent.is_none())
 }
