@@ -25,6 +25,7 @@ class Server(Running):
     def __init__(self, directory: Path, arguments: list[str], pass_fds: Sequence[int] = ()) -> None:
         command = [sys.executable, "-m", "meinheld", *arguments]
         super().__init__(command, directory / "server.log", cwd=directory, pass_fds=pass_fds)
+        self.directory = directory
         self.expects_traceback = False
 
     def wait_for_banner(self) -> None:

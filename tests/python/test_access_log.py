@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import re
 import signal
@@ -16,8 +15,8 @@ from pathlib import Path
 
 import pytest
 from lab import Lab, Wire, running_lab
-from program import PANIC, run_program
-from test_logs import APP, LINES, TIME, get
+from logged import APP, LINES, TIME, get
+from program import run_program
 from wire import wait_until
 
 #: What keeps the lines of a logger from being written by the server, and does nothing else.
@@ -25,8 +24,6 @@ THROUGH_LOGGING = """
 import logging
 logging.getLogger("meinheld.access").addFilter(lambda record: True)
 """
-
-APP_WITH_PANIC = APP.replace('if what == "/fail":', 'if what == "/panic":\n        raise Panic("it")\n    if what == "/fail":')
 
 
 @contextmanager
@@ -42,7 +39,7 @@ def both(directory: Path, source: str, **options: object) -> Iterator[tuple[Lab,
 
 def lines(lab: Lab, count: int) -> list[str]:
     """So many lines of a log, with * for their times."""
-    path = lab.server._log.parent / "log"
+    path = lab.server.directory / "log"
     wait_until(lambda: path.read_text().count("\n") >= count, path.read_text)
     found = path.read_text()
     assert re.fullmatch(rf"([^\n]* - - \[{TIME}\] [^\n]*\n){{{count}}}", found), found
@@ -88,7 +85,7 @@ def test_requests_that_are_refused_have_their_lines(tmp_path: Path) -> None:
 
 
 def test_a_request_that_took_too_long_has_its_line(tmp_path: Path) -> None:
-    source = APP + "\nfrom meinheld import server\nserver.set_head_timeout(0.05)\nserver.set_body_timeout(0.05)\n"
+    source = APP + "\nserver.set_head_timeout(0.05)\nserver.set_body_timeout(0.05)\n"
     with both(tmp_path, source, access_log="log") as labs:
         for lab in labs:
             with lab.connect() as wire:
@@ -105,7 +102,7 @@ def test_a_request_that_took_too_long_has_its_line(tmp_path: Path) -> None:
 
 
 def test_a_request_that_panics_has_its_line(tmp_path: Path) -> None:
-    with both(tmp_path, PANIC + APP_WITH_PANIC, access_log="log") as labs:
+    with both(tmp_path, APP, access_log="log") as labs:
         for lab in labs:
             with lab.connect() as wire:
                 assert wire.send(get("/panic")).response().status == 500
@@ -113,25 +110,8 @@ def test_a_request_that_panics_has_its_line(tmp_path: Path) -> None:
             lab.server.expects_traceback = True
 
 
-#: Requests that wait for nothing, and one that takes another's client for its own.
-PARKED = APP.replace(
-    'if what == "/fail":',
-    """if what == "/park":
-        parked.append(1)
-        environ["meinheld.client"].continuation().suspend(10)
-    if what == "/parked":
-        start_response("200 OK", [("Content-Type", "text/plain")])
-        return [str(len(parked)).encode()]
-    if what == "/other":
-        raise server.ClientDisconnected("of another")
-    if what == "/fail":""",
-) + """
-from meinheld import server
-parked = []
-"""
-
 #: A logger that shows what it is told.
-OWN = PARKED + """
+OWN = APP + """
 class Own:
     def access(self, environ):
         with open("log", "a") as log:
@@ -152,9 +132,9 @@ def leave_parked(lab: Lab, how: Callable[[socket.socket], object]) -> bytes:
 
 def test_a_client_that_goes_before_the_answer_is_no_error(tmp_path: Path) -> None:
     """Nobody took the bytes of an answer: there is none, and 499 in the log."""
-    with both(tmp_path, PARKED, access_log="log") as labs:
+    with both(tmp_path, APP, access_log="log") as labs:
         for lab in labs:
-            log = lab.server._log.parent / "log"
+            log = lab.server.directory / "log"
             assert leave_parked(lab, socket.socket.close) == b""
             assert leave_parked(lab, lambda client: client.shutdown(socket.SHUT_WR)) == b""
             wait_until(lambda log=log: log.read_text().count('"GET /park HTTP/1.1" 499 0 "-" "-"\n') == 2, log.read_text)
@@ -246,17 +226,16 @@ def test_a_full_disk_fails_no_request_and_is_said_once(tmp_path: Path) -> None:
 
 #: A server that writes its log to standard error.
 TO_STDERR = APP + """
-    import logging
-    from meinheld import server
-    access = logging.getLogger("meinheld.access")
-    access.setLevel(logging.INFO)
-    access.propagate = False
-    access.addHandler(logging.StreamHandler())
-    logging.getLogger("meinheld.error").addHandler(logging.FileHandler("errors"))
-    server.listen(("127.0.0.1", 0))
-    print(server.addresses()[0][1], flush=True)
-    server.run(app)
-""".replace("\n    ", "\n")
+import logging
+access = logging.getLogger("meinheld.access")
+access.setLevel(logging.INFO)
+access.propagate = False
+access.addHandler(logging.StreamHandler())
+logging.getLogger("meinheld.error").addHandler(logging.FileHandler("errors"))
+server.listen(("127.0.0.1", 0))
+print(server.addresses()[0][1], flush=True)
+server.run(app)
+"""
 
 
 @contextmanager
@@ -357,11 +336,7 @@ def test_nothing_is_lost_at_the_end(tmp_path: Path, end: str) -> None:
 
 def test_a_child_that_a_request_forks_writes_no_lines(tmp_path: Path) -> None:
     """They are its parent's, who writes them."""
-    source = APP.replace("def app(environ, start_response):", """def app(environ, start_response):
-    if environ["PATH_INFO"] == "/fork" and (child := os.fork()):
-        os.waitpid(child, 0)
-""").replace("import sys", "import os, sys")
-    with running_lab(tmp_path, source, access_log="log") as lab:
+    with running_lab(tmp_path, APP, access_log="log") as lab:
         with lab.connect() as wire:
             wire.send(get("/1") + get("/2") + get("/fork") + get("/3"))
             for _ in range(4):
@@ -504,7 +479,7 @@ def test_requests_of_one_connection_have_lines_of_their_own(tmp_path: Path) -> N
 
 def test_long_heads_are_forgotten(tmp_path: Path) -> None:
     """Neither their lines nor the names in them stay in memory, however many connections send them."""
-    with running_lab(tmp_path, APP, access_log="log") as lab, ExitStack() as stack:
+    with running_lab(tmp_path, APP, access_log="log", keep_alive=60) as lab, ExitStack() as stack:
 
         def resident() -> int:
             """The server's memory in KiB."""

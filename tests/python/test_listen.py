@@ -6,73 +6,11 @@ Each test is a small program in a process of its own, since there is one server 
 from __future__ import annotations
 
 import socket
-import subprocess
-import sys
 import tempfile
-import textwrap
 from pathlib import Path
 
 import pytest
-
-PRELUDE = """
-import errno, http.client, os, socket, sys, threading
-from wsgiref.validate import validator
-from meinheld import server
-
-@validator
-def app(environ, start_response):
-    start_response("200 OK", [("Content-Type", "text/plain")])
-    return [environ["SERVER_PORT"].encode()]
-
-def ask(address):
-    if isinstance(address, tuple):
-        client = socket.create_connection(address, 5)
-    else:
-        client = socket.socket(socket.AF_UNIX)
-        client.settimeout(5)
-        client.connect(address)
-    with client:
-        client.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
-        answer = b""
-        while data := client.recv(1000):
-            answer += data
-        assert answer.startswith(b"HTTP/1.1 200 OK"), answer
-        return answer.partition(b"\\r\\n\\r\\n")[2].decode()
-
-def serve(ask_all):
-    failures = []
-    def work():
-        try:
-            ask_all()
-        except BaseException as error:
-            failures.append(error)
-        finally:
-            server.stop()
-    thread = threading.Thread(target=work)
-    thread.start()
-    server.run(app)
-    thread.join()
-    if failures:
-        raise failures[0]
-
-def raises(kind, call, *arguments, **keywords):
-    try:
-        call(*arguments, **keywords)
-    except kind as error:
-        return error
-    raise AssertionError(f"no {kind.__name__}")
-"""
-
-
-def run(tmp_path: Path, program: str, pass_fds: tuple[int, ...] = ()) -> None:
-    """Run a program in the directory; it must end with status 0 and say nothing."""
-    (tmp_path / "program.py").write_text(PRELUDE + textwrap.dedent(program))
-    command = [sys.executable, "-X", "dev", "program.py"]
-    done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, timeout=30, pass_fds=pass_fds, check=False
-    )
-    assert (done.returncode, done.stdout + done.stderr) == (0, "")
-
+from scripts import run
 
 ADDRESSES = {
     "tuple": 'server.listen(("127.0.0.1", 0))',

@@ -5,7 +5,6 @@ By SIGTERM, by SIGINT, from a request, from a thread, by an exception; and again
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import socket
@@ -17,11 +16,10 @@ from pathlib import Path
 
 import pytest
 from conftest import VALIDATED
+from process import Running
 from program import PANIC
 from routes import ROUTES, wait_for_parked
 from wire import Client, get, wait_until
-
-END_SECONDS = 15
 
 STOPPING = (
     ROUTES
@@ -101,47 +99,23 @@ PROGRAM = (
     + """
 def listen():
     server.listen(("127.0.0.1", 0))
-    print("port", server.addresses()[0][1], flush=True)
+    print("http://%s:%d" % server.addresses()[0], flush=True)
 
 """
 )
 
 
-class Program:
+class Program(Running):
     """A Python program that serves by itself."""
 
     def __init__(self, directory: Path, source: str) -> None:
         (directory / "program.py").write_text(source)
-        self.log = directory / "program.log"
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "program.py"], cwd=directory, stdout=log, stderr=subprocess.STDOUT
-            )
+        super().__init__([sys.executable, "program.py"], directory / "program.log", cwd=directory)
 
-    def output(self) -> str:
-        return self.log.read_text()
-
-    def port(self, number: int = 0) -> int:
-        """The port of its run of that number."""
-
-        def ports() -> list[str]:
-            assert self.process.poll() is None or number < len(found()), self.output()
-            return found()
-
-        def found() -> list[str]:
-            return re.findall(r"^port (\d+)$", self.output(), re.MULTILINE)
-
-        wait_until(lambda: len(ports()) > number, "the program listens", 20)
-        return int(ports()[number])
-
-    def signal(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
-
-    def status(self, seconds: float = END_SECONDS) -> int:
-        try:
-            return self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"it still runs:\n{self.output()}") from None
+    def port_of_run(self, number: int) -> int:
+        """The port of its run of that number, from 0 on, once it listens."""
+        self.wait_for("http://127.0.0.1:", number + 1)
+        return int(re.findall(r"http://127\.0\.0\.1:(\d+)$", self.output(), re.MULTILINE)[number])
 
 
 @pytest.fixture
@@ -157,9 +131,7 @@ def program(tmp_path: Path) -> Iterator[Callable[[str], Program]]:
 
     yield start
     for one in started:
-        if one.process.poll() is None:
-            os.kill(one.process.pid, signal.SIGKILL)
-        one.process.wait()
+        one.stop(signal.SIGKILL)
 
 
 def answer_or_end(client: Client) -> int:
@@ -168,10 +140,6 @@ def answer_or_end(client: Client) -> int:
         return client.response().status
     except EOFError:
         return 0
-
-
-def has_ended(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 # SIGTERM
@@ -221,15 +189,14 @@ def test_requests_in_flight_finish_and_new_ones_are_refused(serve: Callable) -> 
         assert idle.get("/parked").status == 200
         streams.head()
         begin = time.monotonic()
-        os.kill(server.pid, signal.SIGTERM)
+        server.send_signal(signal.SIGTERM)
         assert idle.end() == b"", "an idle connection is closed"
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", server.port), timeout=5)
         assert works.response().text == "worked"
         assert streams.until(b"last\r\n0\r\n\r\n").count(b"more") == 3
     # A second signal would come too late for the server, and end what is left of the process.
-    wait_until(lambda: has_ended(server.pid), "the process ends")
-    assert server.stop() == 0
+    assert server.wait_for_end() == 0
     assert time.monotonic() - begin < 15, "it does not wait for the end of its grace"
 
 
@@ -238,7 +205,7 @@ def test_a_second_sigterm_ends_at_once(serve: Callable) -> None:
     with Client(server.port).send("/clean", name="a"), Client(server.port) as idle:
         wait_for_parked(server.port, 1)
         idle.get("/parked")
-        os.kill(server.pid, signal.SIGTERM)
+        server.send_signal(signal.SIGTERM)
         assert idle.end() == b""
         assert server.stop() == 0
     assert "cleaned a Stopped" in server.output()
@@ -300,19 +267,19 @@ except KeyboardInterrupt:
     print("interrupted")
 """
     )
-    port = running.port()
+    port = running.port
     with Client(port).send("/clean", name="a"):
         wait_for_parked(port, 1)
-        running.signal(signal.SIGINT)
-        assert running.status() == 0
+        running.send_signal(signal.SIGINT)
+        assert running.wait_for_end() == 0
     assert running.output().splitlines()[1:] == ["cleaned a Stopped", says]
 
 
 def test_sigterm_is_no_keyboard_interrupt(program: Callable) -> None:
     running = program(PROGRAM + "\nlisten()\nserver.run(app)\nprint('returned')\n")
-    get(running.port(), "/parked")
-    running.signal(signal.SIGTERM)
-    assert running.status() == 0
+    get(running.port, "/parked")
+    running.send_signal(signal.SIGTERM)
+    assert running.wait_for_end() == 0
     assert running.output().endswith("returned\n")
 
 
@@ -323,12 +290,12 @@ def test_sigterm_is_no_keyboard_interrupt(program: Callable) -> None:
 @pytest.mark.parametrize("timeout", ["0.3", "1"])
 def test_stop_gives_the_time_that_it_is_told(program: Callable, path: str, timeout: str) -> None:
     running = program(PROGRAM + "\nlisten()\nserver.run(app)\nprint('returned')\n")
-    port = running.port()
+    port = running.port
     with Client(port).send("/clean", name="a") as client:
         wait_for_parked(port, 1)
         begin = time.monotonic()
         assert get(port, path, timeout=timeout).text.startswith("stopping")
-        assert running.status() == 0
+        assert running.wait_for_end() == 0
         assert float(timeout) - 0.1 <= time.monotonic() - begin < float(timeout) + 5
         assert answer_or_end(client) in (0, 503)
     assert running.output().splitlines()[1:] == ["cleaned a Stopped", "returned"]
@@ -337,12 +304,12 @@ def test_stop_gives_the_time_that_it_is_told(program: Callable, path: str, timeo
 @pytest.mark.parametrize("timeout", ["0", "None"])
 def test_stop_without_a_limit_waits_for_all(program: Callable, timeout: str) -> None:
     running = program(PROGRAM + "\nlisten()\nserver.run(app)\nprint('returned')\n")
-    port = running.port()
+    port = running.port
     with Client(port).send("/works", name="a") as client:
         wait_for_parked(port, 1)
         get(port, "/stop", timeout=timeout)
         assert client.response().text == "worked"
-    assert running.status() == 0
+    assert running.wait_for_end() == 0
 
 
 def test_stop_without_a_server_does_nothing(program: Callable) -> None:
@@ -353,11 +320,10 @@ server.stop()
 server.shutdown(1)
 listen()
 server.stop(1)
-threading.Timer(0, lambda: None).start()
 print("nothing")
 """
     )
-    assert running.status() == 0
+    assert running.wait_for_end() == 0
     assert running.output().endswith("nothing\n")
 
 
@@ -391,7 +357,7 @@ print("sockets", sum("socket" in os.readlink("/proc/self/fd/" + fd) for fd in os
 """
     )
     for number in range(3):
-        port = running.port(number)
+        port = running.port_of_run(number)
         assert get(port, "/keep").text == "kept"
         with Client(port).send("/clean", name="a"):
             wait_for_parked(port, 1)
@@ -400,7 +366,7 @@ print("sockets", sum("socket" in os.readlink("/proc/self/fd/" + fd) for fd in os
                 lambda number=number: running.output().count("returned") > number,
                 "run has returned",
             )
-    assert running.status() == 0
+    assert running.wait_for_end() == 0
     lines = [line for line in running.output().splitlines() if line.startswith(("returned", "sock"))]
     assert lines == [
         "returned ['refused refused False False']",
@@ -435,11 +401,11 @@ except BaseException as error:
 assert before == (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT), signal.set_wakeup_fd(-1))
 """
     )
-    port = running.port()
+    port = running.port
     with Client(port).send("/clean", name="a"):
         wait_for_parked(port, 1)
-        running.signal(signal.SIGUSR1)
-        assert running.status() == 0
+        running.send_signal(signal.SIGUSR1)
+        assert running.wait_for_end() == 0
     assert running.output().splitlines()[1:] == ["cleaned a Stopped", f"raised {error}"]
 
 
@@ -468,7 +434,7 @@ signal.signal(signal.SIGUSR1, handle)
 
 def test_a_panic_in_a_request_is_its_500(program: Callable) -> None:
     running = program(PROGRAM + PANICKING + "\nlisten()\nserver.run(app)\n")
-    port = running.port()
+    port = running.port
     with Client(port) as client, Client(port) as other:
         assert client.get("/panic").status == 500
         assert client.end() == b""
@@ -476,8 +442,8 @@ def test_a_panic_in_a_request_is_its_500(program: Callable) -> None:
         response = other.get("/panic_midway")
         assert (response.status, response.body, response.complete) == (200, b"some", False)
     assert get(port, "/notes").json() == ["ended"]
-    running.signal(signal.SIGTERM)
-    assert running.status() == 0
+    running.send_signal(signal.SIGTERM)
+    assert running.wait_for_end() == 0
     assert "the application panicked on a request from 127.0.0.1" in running.output()
 
 
@@ -493,11 +459,11 @@ except Exception:
     print("an exception that programs catch")
 """
     )
-    port = running.port()
+    port = running.port
     with Client(port).send("/clean", name="a") as client:
         wait_for_parked(port, 1)
-        running.signal(signal.SIGUSR1)
-        assert running.status() == 1
+        running.send_signal(signal.SIGUSR1)
+        assert running.wait_for_end() == 1
         assert client.end() == b""
     lines = running.output().splitlines()
     assert "the server has failed and cannot go on, please report it: in the loop" in lines
@@ -528,11 +494,11 @@ for _ in range(2):
 """
     )
     for number in range(2):
-        port = running.port(number)
+        port = running.port_of_run(number)
         assert get(port, "/parked").text == "0"
-        running.signal(signal.SIGUSR1)
+        running.send_signal(signal.SIGUSR1)
         wait_until(lambda number=number: running.output().count("caught") > number, "caught")
-    assert running.status() == 0
+    assert running.wait_for_end() == 0
 
 
 def test_a_handler_that_does_not_raise_changes_nothing(program: Callable) -> None:
@@ -548,12 +514,12 @@ server.run(app)
 print("returned")
 """
     )
-    port = running.port()
+    port = running.port
     for _ in range(20):
-        running.signal(signal.SIGUSR1)
+        running.send_signal(signal.SIGUSR1)
         wait_until(lambda: get(port, "/notes").json() != [], "the handler has run")
-    running.signal(signal.SIGTERM)
-    assert running.status() == 0
+    running.send_signal(signal.SIGTERM)
+    assert running.wait_for_end() == 0
     assert running.output().endswith("returned\n")
 
 
@@ -569,20 +535,20 @@ except BaseException as error:
     print("raised", repr(error))
 """
     )
-    port = running.port()
+    port = running.port
     with Client(port).send("/clean", name="a"), Client(port) as client:
         wait_for_parked(port, 1)
         assert answer_or_end(client.send(path)) in (0, 500)
-        assert running.status() == 0
+        assert running.wait_for_end() == 0
     assert running.output().endswith(f"raised {error}\n")
     assert "cleaned a Stopped" in running.output()
 
 
 def test_an_exit_status_is_the_process_s(program: Callable) -> None:
     running = program(PROGRAM + "\nlisten()\nserver.run(app)\n")
-    with Client(running.port()) as client:
+    with Client(running.port) as client:
         client.send("/exit").end()
-    assert running.status() == 5
+    assert running.wait_for_end() == 5
 
 
 def test_a_server_runs_on_a_thread_that_is_not_the_main_one(program: Callable) -> None:
@@ -596,11 +562,11 @@ thread.join(30)
 print("returned", thread.is_alive())
 """
     )
-    port = running.port()
+    port = running.port
     with Client(port).send("/clean", name="a"):
         wait_for_parked(port, 1)
         get(port, "/stop", timeout="0.1")
-        assert running.status() == 0
+        assert running.wait_for_end() == 0
     assert running.output().splitlines()[1:] == ["cleaned a Stopped", "returned False"]
 
 
@@ -618,10 +584,10 @@ listen()
 server.run(app)
 """
     )
-    port = running.port()
+    port = running.port
     assert get(port, "/nested").text == "the server runs already"
-    running.signal(signal.SIGTERM)
-    assert running.status() == 0
+    running.send_signal(signal.SIGTERM)
+    assert running.wait_for_end() == 0
 
 
 ON_A_DAEMON_THREAD = """
