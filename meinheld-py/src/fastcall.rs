@@ -107,6 +107,57 @@ impl<'a, 'py> Args<'a, 'py> {
         Ok(self.all.first().map(|item| self.any(*item)))
     }
 
+    /// As many as there are names, each with its name or without; those that were not passed are None.
+    ///
+    /// # Errors
+    /// `TypeError` if anything else was passed, or one of them twice.
+    #[inline(never)]
+    pub(crate) fn named<const N: usize>(
+        &self,
+        caller: &str,
+        names: [&str; N],
+    ) -> PyResult<[Option<Borrowed<'a, 'py, PyAny>>; N]> {
+        if self.positional > N {
+            return Err(self.too_many(caller, N));
+        }
+        let positional = &self.all[..self.positional];
+        let mut found = std::array::from_fn(|index| positional.get(index).map(|it| self.any(*it)));
+        if !self.is_nameless() {
+            self.add_named(caller, &names, &mut found)?;
+        }
+        Ok(found)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn too_many(&self, caller: &str, most: usize) -> PyErr {
+        let given = self.all.len();
+        PyTypeError::saying(format!("{caller}() takes at most {most} arguments ({given} given)"))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn add_named(
+        &self,
+        caller: &str,
+        names: &[&str],
+        found: &mut [Option<Borrowed<'a, 'py, PyAny>>],
+    ) -> PyResult<()> {
+        let passed = self.names.iter().flat_map(|names| names.iter());
+        for (name, value) in passed.zip(&self.all[self.positional..]) {
+            let name = name.to_string();
+            let Some(index) = names.iter().position(|known| *known == name) else {
+                let message = format!("{caller}() got an unexpected keyword argument '{name}'");
+                return Err(PyTypeError::saying(message));
+            };
+            if found[index].replace(self.any(*value)).is_some() {
+                let message = format!("{caller}() got multiple values for argument '{name}'");
+                return Err(PyTypeError::saying(message));
+            }
+        }
+        Ok(())
+    }
+
     fn any(&self, item: *mut ffi::PyObject) -> Borrowed<'a, 'py, PyAny> {
         // SAFETY: attached, by `py`, and the object lives (INVARIANT of `all`).
         unsafe { Borrowed::from_ptr(self.py, item) }

@@ -55,6 +55,7 @@ impl KnownHeads {
     }
 
     /// Notes a response; tells whether it is worth keeping.
+    #[inline(never)]
     pub(crate) fn is_worth_keeping(
         &mut self,
         status: &Bound<'_, PyAny>,

@@ -136,6 +136,8 @@ impl Lane {
         }
     }
 
+    #[cold]
+    #[inline(never)]
     fn refusal(&self) -> PyErr {
         PyRuntimeError::saying(if self.slot.ended.get() {
             "the request that this belongs to has ended"
@@ -147,7 +149,11 @@ impl Lane {
 
 /// The lane of a Python object, on the server's thread.
 pub(crate) fn lane_of(shared: &SharedLane) -> PyResult<&Lane> {
-    shared.get().ok_or_else(|| {
-        PyRuntimeError::saying("a request's input and output belong to the server's thread")
-    })
+    shared.get().ok_or_else(elsewhere)
+}
+
+#[cold]
+#[inline(never)]
+fn elsewhere() -> PyErr {
+    PyRuntimeError::saying("a request's input and output belong to the server's thread")
 }

@@ -108,6 +108,7 @@ mod _meinheld {
         crate::names::make(module.py())?;
         crate::blocking::remember(module.py())?;
         crate::continuation::add_methods(module.py())?;
+        crate::start_response::add_methods(module.py())?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

@@ -42,6 +42,12 @@ impl<'py> Returned<'_, 'py> {
         if let Some(piece) = only_piece(self.body) {
             return self.send_only(&piece);
         }
+        self.send_several()
+    }
+
+    /// Not inlined: most bodies are one piece, and their requests do well with a page of stack.
+    #[inline(never)]
+    fn send_several(&self) -> PyResult<()> {
         if let Ok(wrapper) = self.body.cast::<FileWrapper>() {
             return self.send_wrapped(wrapper);
         }

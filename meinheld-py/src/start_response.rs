@@ -2,15 +2,18 @@
 //! gives, and `wsgi.early_hints`. PEP 3333, "The `start_response()` Callable".
 
 use std::cell::RefCell;
+use std::ffi::CStr;
+use std::fmt::Display;
 use std::rc::Rc;
 
-use meinheld_core::http::parse_status;
-use meinheld_core::{BeginError, Exchange};
+use meinheld_core::BeginError;
+use meinheld_core::http::{ResponseBuilder, parse_status};
 use pyo3::exceptions::{PyAssertionError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyList, PyString, PyTuple, PyTupleMethods};
 
 use crate::errors::from_io;
+use crate::fastcall::{Args, FastMethod, add_method};
 use crate::known_heads::KnownHeads;
 use crate::lane::{Lane, SharedLane, lane_of};
 use crate::raising::Saying;
@@ -61,23 +64,59 @@ impl StartResponse {
     }
 }
 
-#[pymethods]
+/// `start_response` itself, called as `CPython` calls its own: what checks arguments for `PyO3` takes so
+/// much of the stack that a request that was woken would need a second page of it.
+struct Begin;
+
+impl FastMethod<StartResponse> for Begin {
+    const NAME: &CStr = c"start_response";
+    const DOC: &CStr = c"start_response($self, status, headers, exc_info=None)\n--\n\n\
+        Begins the response with a status (\"200 OK\") and headers (a list of (name, value) tuples); a\n\
+        second time only with `exc_info`. Returns a callable that sends a piece of the body.";
+
+    fn call(it: Borrowed<'_, '_, StartResponse>, args: &Args<'_, '_>) -> PyResult<Py<PyAny>> {
+        let names = ["status", "headers", "exc_info"];
+        let [status, headers, exc_info] = args.named("start_response", names)?;
+        let (Some(status), Some(headers)) = (status, headers) else {
+            return Err(missing(status, headers));
+        };
+        it.get().start_response(it.py(), &status, &headers, exc_info.filter(|it| !it.is_none()))
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn missing(
+    status: Option<Borrowed<'_, '_, PyAny>>,
+    headers: Option<Borrowed<'_, '_, PyAny>>,
+) -> PyErr {
+    PyTypeError::saying(match (status, headers) {
+        (None, None) => {
+            "start_response() missing 2 required positional arguments: 'status' and 'headers'"
+        }
+        (None, Some(_)) => "start_response() missing 1 required positional argument: 'status'",
+        (Some(_), _) => "start_response() missing 1 required positional argument: 'headers'",
+    })
+}
+
+/// Adds the methods that are no ordinary ones of `PyO3`'s.
+pub(crate) fn add_methods(py: Python<'_>) -> PyResult<()> {
+    add_method::<StartResponse, Begin>(py)
+}
+
 impl StartResponse {
-    /// Begins the response with a status ("200 OK") and headers (a list of (name, value) tuples); a
-    /// second time only with `exc_info`. Returns a callable that sends a piece of the body.
-    #[pyo3(signature = (status, headers, exc_info=None))]
     fn start_response(
         &self,
         py: Python<'_>,
         status: &Bound<'_, PyAny>,
         headers: &Bound<'_, PyAny>,
-        exc_info: Option<&Bound<'_, PyTuple>>,
-    ) -> PyResult<Py<Write>> {
+        exc_info: Option<Borrowed<'_, '_, PyAny>>,
+    ) -> PyResult<Py<PyAny>> {
         let lane = lane_of(&self.lane)?;
         check_order(lane, exc_info)?;
         self.begin(lane, status, headers)?;
         lane.mark_started();
-        Ok(self.write.clone_ref(py))
+        Ok(self.write.clone_ref(py).into_any())
     }
 }
 
@@ -91,33 +130,68 @@ impl StartResponse {
         let known = self.known_heads.get();
         let recalled = known.and_then(|known| known.borrow().recall(status, headers));
         if let Some(builder) = recalled {
-            return lane.work(|exchange| exchange.begin_with(builder))?.map_err(begin_error);
+            return begin_with(lane, builder);
         }
         // What the application passes may be anything, and run code when it is read.
         let keep = known.filter(|known| known.borrow_mut().is_worth_keeping(status, headers));
-        let text = text_bytes(status, "status")?;
-        let pairs = header_pairs(headers)?;
-        let fields = header_bytes(&pairs)?;
-        lane.work(|exchange| begin(exchange, text.as_bytes(), &fields))??;
-        if let (Some(keep), Some(builder)) = (keep, lane.work(|exchange| exchange.begun())?) {
-            let replaced = keep.borrow_mut().keep(status, headers, builder);
-            drop(replaced);
-        }
-        Ok(())
+        encode(lane, status, headers)?;
+        keep.map_or(Ok(()), |keep| keep_begun(keep, lane, status, headers))
     }
 }
 
-/// A second call needs `exc_info`; once the head is out, even that is raised instead.
-fn check_order(lane: &Lane, exc_info: Option<&Bound<'_, PyTuple>>) -> PyResult<()> {
-    if let Some(exc_info) = exc_info {
-        let sent = lane.work(|exchange| exchange.is_head_sent())?;
-        return if sent { Err(raised(exc_info)?) } else { Ok(()) };
-    }
-    if lane.is_started() {
-        let message = "start_response was called a second time without exc_info (PEP 3333)";
-        return Err(PyAssertionError::saying(message));
+// What follows is not inlined, so that no call has the frames of those before it below its own.
+
+#[inline(never)]
+fn begin_with(lane: &Lane, builder: Rc<ResponseBuilder>) -> PyResult<()> {
+    lane.work(|exchange| exchange.begin_with(builder))?.map_err(begin_error)
+}
+
+/// Checks and encodes what the application has passed.
+#[inline(never)]
+fn encode(lane: &Lane, status: &Bound<'_, PyAny>, headers: &Bound<'_, PyAny>) -> PyResult<()> {
+    let pairs = header_pairs(headers)?;
+    let fields = header_bytes(&pairs)?;
+    let mut builder = begun(status)?;
+    let sole = Rc::get_mut(&mut builder).expect("nobody else has a new one");
+    add_headers(sole, &fields)?;
+    begin_with(lane, builder)
+}
+
+#[inline(never)]
+fn keep_begun(
+    keep: &RefCell<KnownHeads>,
+    lane: &Lane,
+    status: &Bound<'_, PyAny>,
+    headers: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    if let Some(builder) = lane.work(|exchange| exchange.begun())? {
+        let replaced = keep.borrow_mut().keep(status, headers, builder);
+        drop(replaced);
     }
     Ok(())
+}
+
+/// A second call needs `exc_info`; once the head is out, even that is raised instead.
+fn check_order(lane: &Lane, exc_info: Option<Borrowed<'_, '_, PyAny>>) -> PyResult<()> {
+    if let Some(exc_info) = exc_info {
+        return check_replacement(lane, exc_info);
+    }
+    if lane.is_started() { Err(second_call()) } else { Ok(()) }
+}
+
+#[cold]
+#[inline(never)]
+fn check_replacement(lane: &Lane, exc_info: Borrowed<'_, '_, PyAny>) -> PyResult<()> {
+    let exc_info = exc_info.cast::<PyTuple>().map_err(|_| not_exc_info(&exc_info))?;
+    let sent = lane.work(|exchange| exchange.is_head_sent())?;
+    if sent { Err(raised(&exc_info)?) } else { Ok(()) }
+}
+
+#[cold]
+#[inline(never)]
+fn second_call() -> PyErr {
+    let message = "start_response was called a second time without exc_info (PEP 3333)";
+    PyAssertionError::saying(message)
 }
 
 #[pymethods]
@@ -149,13 +223,17 @@ impl EarlyHints {
 pub(crate) fn body_bytes<'a, 'py>(
     data: &'a Bound<'py, PyAny>,
 ) -> PyResult<&'a Bound<'py, PyBytes>> {
-    data.cast::<PyBytes>().map_err(|_| {
-        let kind = data.get_type();
-        let is_text = data.is_instance_of::<PyString>();
-        let hint = if is_text { ": encode it, for example with .encode()" } else { "" };
-        let name = kind.name().map_or_else(|_| "?".to_owned(), |name| name.to_string());
-        PyTypeError::saying(format!("a response body consists of bytes, not {name}{hint}"))
-    })
+    data.cast::<PyBytes>().map_err(|_| not_bytes(data))
+}
+
+#[cold]
+#[inline(never)]
+fn not_bytes(found: &Bound<'_, PyAny>) -> PyErr {
+    let kind = found.get_type();
+    let is_text = found.is_instance_of::<PyString>();
+    let hint = if is_text { ": encode it, for example with .encode()" } else { "" };
+    let name = kind.name().map_or_else(|_| "?".to_owned(), |name| name.to_string());
+    PyTypeError::saying(format!("a response body consists of bytes, not {name}{hint}"))
 }
 
 /// The exception of an `exc_info` tuple, with its traceback.
@@ -164,17 +242,38 @@ fn raised(exc_info: &Bound<'_, PyTuple>) -> PyResult<PyErr> {
     Ok(PyErr::from_value(value))
 }
 
-fn begin(
-    exchange: &mut Exchange,
-    status: &[u8],
-    headers: &[(TextBytes<'_>, TextBytes<'_>)],
-) -> PyResult<()> {
-    let (code, reason) =
-        parse_status(status).map_err(|error| PyValueError::saying(error.to_string()))?;
-    let fields = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
-    exchange.begin(code, reason, fields).map_err(begin_error)
+#[cold]
+#[inline(never)]
+fn not_exc_info(found: &Bound<'_, PyAny>) -> PyErr {
+    let shown = found.repr().map_or_else(|_| "?".to_owned(), |repr| repr.to_string());
+    PyTypeError::saying(format!(
+        "exc_info is the tuple that sys.exc_info() returns, and this is not one: {shown:.100}"
+    ))
 }
 
+#[inline(never)]
+fn begun(status: &Bound<'_, PyAny>) -> PyResult<Rc<ResponseBuilder>> {
+    let status = text_bytes_of(status, || "status".to_owned())?;
+    let (code, reason) = parse_status(status.as_bytes()).map_err(value_error)?;
+    ResponseBuilder::begin(code, reason).map(Rc::new).map_err(value_error)
+}
+
+#[inline(never)]
+fn add_headers(builder: &mut ResponseBuilder, fields: &[Field<'_>]) -> PyResult<()> {
+    for (name, value) in fields {
+        builder.header(name.as_bytes(), value.as_bytes()).map_err(value_error)?;
+    }
+    Ok(())
+}
+
+#[cold]
+#[inline(never)]
+fn value_error(error: impl Display) -> PyErr {
+    PyValueError::saying(error.to_string())
+}
+
+#[cold]
+#[inline(never)]
 fn begin_error(error: BeginError) -> PyErr {
     match error {
         BeginError::HeadSent => PyAssertionError::saying(
@@ -202,25 +301,46 @@ impl TextBytes<'_> {
 /// A header as the application gave it.
 type Pair<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>);
 
+/// The bytes of its name and of its value.
+type Field<'a> = (TextBytes<'a>, TextBytes<'a>);
+
+#[inline(never)]
 fn header_pairs<'py>(headers: &Bound<'py, PyAny>) -> PyResult<Vec<Pair<'py>>> {
-    let mut pairs = Vec::with_capacity(headers.len().unwrap_or(0));
-    for header in headers.try_iter().map_err(|_| not_headers(headers))? {
-        let header = header?;
-        let pair = header.cast::<PyTuple>().ok().filter(|pair| pair.len() == 2);
-        let pair = pair.ok_or_else(|| not_headers(&header))?;
-        pairs.push((pair.get_item(0)?, pair.get_item(1)?));
+    let Ok(list) = headers.cast_exact::<PyList>() else { return pairs_of_any(headers) };
+    let mut pairs = Vec::with_capacity(list.len());
+    for header in list.iter() {
+        pairs.push(pair_of(&header)?);
     }
     Ok(pairs)
 }
 
-fn header_bytes<'a>(pairs: &'a [Pair<'_>]) -> PyResult<Vec<(TextBytes<'a>, TextBytes<'a>)>> {
-    let bytes = pairs.iter().map(|(name, value)| {
-        let whose = || format!("the value of header {}", header_name(name));
-        Ok((text_bytes(name, "a header name")?, text_bytes_of(value, whose)?))
-    });
-    bytes.collect()
+#[cold]
+#[inline(never)]
+fn pairs_of_any<'py>(headers: &Bound<'py, PyAny>) -> PyResult<Vec<Pair<'py>>> {
+    let headers = headers.try_iter().map_err(|_| not_headers(headers))?;
+    headers.map(|header| pair_of(&header?)).collect()
 }
 
+fn pair_of<'py>(header: &Bound<'py, PyAny>) -> PyResult<Pair<'py>> {
+    match header.cast::<PyTuple>().map(PyTupleMethods::as_slice) {
+        Ok([name, value]) => Ok((name.clone(), value.clone())),
+        _ => Err(not_headers(header)),
+    }
+}
+
+#[inline(never)]
+fn header_bytes<'a>(pairs: &'a [Pair<'_>]) -> PyResult<Vec<Field<'a>>> {
+    let mut fields = Vec::with_capacity(pairs.len());
+    for (name, value) in pairs {
+        let value_of = || format!("the value of header {}", header_name(name));
+        let name = text_bytes_of(name, || "a header name".to_owned())?;
+        fields.push((name, text_bytes_of(value, value_of)?));
+    }
+    Ok(fields)
+}
+
+#[cold]
+#[inline(never)]
 fn not_headers(found: &Bound<'_, PyAny>) -> PyErr {
     let shown = found.repr().map_or_else(|_| "?".to_owned(), |repr| repr.to_string());
     PyTypeError::saying(format!(
@@ -232,14 +352,11 @@ fn header_name(name: &Bound<'_, PyAny>) -> String {
     name.repr().map_or_else(|_| "?".to_owned(), |repr| repr.to_string())
 }
 
-fn text_bytes<'a>(text: &'a Bound<'_, PyAny>, what: &str) -> PyResult<TextBytes<'a>> {
-    text_bytes_of(text, || what.to_owned())
-}
-
 /// The bytes of a str or bytes.
 ///
 /// # Errors
 /// `TypeError` for another type, `ValueError` for a str with a character beyond latin-1.
+#[inline(never)]
 pub(crate) fn text_bytes_of<'a>(
     text: &'a Bound<'_, PyAny>,
     what: impl Fn() -> String,
@@ -247,20 +364,36 @@ pub(crate) fn text_bytes_of<'a>(
     if let Ok(bytes) = text.cast::<PyBytes>() {
         return Ok(TextBytes::Borrowed(bytes.as_bytes()));
     }
-    let Ok(string) = text.cast::<PyString>() else {
-        let kind = text.get_type().name()?.to_string();
-        return Err(PyTypeError::saying(format!("{} must be str, not {kind}", what())));
-    };
-    let utf8 = string.to_str().map_err(|_| beyond_latin_1(string, &what()))?;
-    if utf8.is_ascii() {
-        return Ok(TextBytes::Borrowed(utf8.as_bytes()));
+    let Ok(string) = text.cast::<PyString>() else { return Err(not_text(text, what)) };
+    match string.to_str() {
+        Ok(utf8) if utf8.is_ascii() => Ok(TextBytes::Borrowed(utf8.as_bytes())),
+        utf8 => {
+            let latin_1 = utf8.ok().and_then(latin_1);
+            latin_1.map(TextBytes::Owned).ok_or_else(|| beyond_latin_1(string, what))
+        }
     }
-    let bytes: Result<Vec<u8>, _> = utf8.chars().map(|c| u8::try_from(u32::from(c))).collect();
-    Ok(TextBytes::Owned(bytes.map_err(|_| beyond_latin_1(string, &what()))?))
 }
 
-fn beyond_latin_1(text: &Bound<'_, PyString>, what: &str) -> PyErr {
+#[cold]
+#[inline(never)]
+fn latin_1(text: &str) -> Option<Vec<u8>> {
+    text.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect()
+}
+
+#[cold]
+#[inline(never)]
+fn not_text(found: &Bound<'_, PyAny>, what: impl Fn() -> String) -> PyErr {
+    match found.get_type().name() {
+        Ok(kind) => PyTypeError::saying(format!("{} must be str, not {kind}", what())),
+        Err(error) => error,
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn beyond_latin_1(text: &Bound<'_, PyString>, what: impl Fn() -> String) -> PyErr {
     let shown = text.repr().map_or_else(|_| "?".to_owned(), |repr| repr.to_string());
+    let what = what();
     PyValueError::saying(format!(
         "{what} has characters beyond latin-1, which HTTP cannot carry: {shown:.100}"
     ))

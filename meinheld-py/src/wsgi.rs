@@ -193,12 +193,14 @@ impl Wsgi {
     }
 
     /// A kit for a request: the one whose objects its environ has already, or any.
+    #[inline(never)]
     fn kit(&self, py: Python<'_>, loan: &mut Option<Loan>) -> PyResult<Kit> {
         let kit = loan.as_mut().and_then(|loan| loan.kit(py));
         kit.map_or_else(|| self.kits.take(py), Ok)
     }
 
     /// Takes back what the request had, for others.
+    #[inline(never)]
     fn take_back(&self, py: Python<'_>, loan: Option<Loan>, mut kit: Option<Kit>) {
         if let Some(loan) = loan {
             kit = self.environs.take_back(py, loan, kit);

@@ -372,6 +372,17 @@ def test_server_and_date_are_added_unless_given(lab: Lab) -> None:
     assert (mine["Server"], mine["Date"]) == ("mine", "then")
 
 
+def test_start_response_may_be_called_with_names(lab: Lab) -> None:
+    """Those of PEP 3333, in any order; an `exc_info` of None is none."""
+    source = """
+    def app(environ, start_response):
+        start_response(exc_info=None, headers=(pair for pair in [("X-Named", "yes")]), status="201 Created")
+        return [b"x"]
+    """
+    response = lab.ask(source, validate=False)
+    assert (response.status, response["X-Named"]) == (201, "yes")
+
+
 MISTAKES = {
     "int value": ('"200 OK", [("X-Int", 5)]', "the value of header 'X-Int' must be str, not int"),
     "None value": ('"200 OK", [("X-None", None)]', "the value of header 'X-None' must be str, not NoneType"),
@@ -404,6 +415,10 @@ MISTAKES = {
     "header is a str": ('"200 OK", ["ab"]', "headers are a list of (name, value) tuples"),
     "exc_info is an exception": ('"200 OK", [], ValueError()', "exc_info"),
     "no arguments": ("", "missing 2 required positional arguments"),
+    "no headers": ('"200 OK"', "missing 1 required positional argument: 'headers'"),
+    "no status": ("headers=[]", "missing 1 required positional argument: 'status'"),
+    "status twice": ('"200 OK", [], status="200 OK"', "multiple values for argument 'status'"),
+    "an unknown name": ('"200 OK", [], code=200', "unexpected keyword argument 'code'"),
     "too many arguments": ('"200 OK", [], None, None', "start_response()"),
 }
 
