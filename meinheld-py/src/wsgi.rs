@@ -45,6 +45,9 @@ use crate::unwinding;
 /// As what a request is logged whose client went before there was an answer.
 const CLIENT_GONE: u16 = 499;
 
+/// What answers a request that is in order, and that the server has failed.
+const STATUS_FAILED: u16 = 500;
+
 /// A WSGI application as a service.
 pub(crate) struct Wsgi {
     application: Py<PyAny>,
@@ -171,8 +174,13 @@ impl Service for Wsgi {
             Report::Refused { peer, line, status, bytes, .. } => {
                 let refused = Refused { peer, line, status, bytes };
                 self.end_if(logs.access_refused(py, &refused));
-                // It is the client's fault, and the log is filled with it only where all is asked for.
-                logs.debug(py, report);
+                if status == STATUS_FAILED {
+                    // A full disk, say: a body could not be stored.
+                    logs.error(py, &report.to_string());
+                } else {
+                    // It is the client's fault, and the log is filled with it only where all is asked for.
+                    logs.debug(py, report);
+                }
             }
             Report::RefusedUnderscore { .. } => logs.warning(py, &report.to_string()),
             _ => logs.error(py, &report.to_string()),

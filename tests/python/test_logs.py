@@ -141,6 +141,19 @@ for name in ["meinheld.access", "meinheld.error"]:
     assert "OSError: disk full" in run_without_configuration(tmp_path, before)
 
 
+def test_a_body_that_could_not_be_stored_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is no fault of the client's, and whoever runs the server is to see to it."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "missing"))
+    with running_lab(tmp_path, APP) as lab, lab.connect() as wire:
+        wire.send(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n100000\r\n")
+        wire.send(b"x" * 0x100000 + b"\r\n0\r\n\r\n")
+        assert wire.response().status == 500
+        reason = r"ERROR refused a request from 127\.0\.0\.1:\d+ with 500: the request body cannot be stored: "
+        assert re.search(reason, lab.server.output()), lab.server.output()
+
+
 @pytest.mark.parametrize("level", ["debug", "info"])
 def test_why_a_request_was_refused(tmp_path: Path, level: str) -> None:
     """Is told to one who wants to know everything."""
