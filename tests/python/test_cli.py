@@ -518,6 +518,15 @@ def test_a_factory_is_called_for_the_application(command: Command, serve: Callab
     assert server.get() == (200, b"hello\n")
 
 
+@pytest.mark.parametrize("module", ["missing", "broken"])
+def test_a_refusal_has_its_status_though_stderr_takes_nothing(command: Command, module: str) -> None:
+    command.write("broken.py", "raise RuntimeError('at once')")
+    words = [sys.executable, "-m", "meinheld", module]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(words, cwd=command.directory, stderr=full, timeout=20, check=False)
+    assert done.returncode == 2
+
+
 def test_a_server_whose_stderr_nobody_reads_serves(command: Command) -> None:
     reading, writing = os.pipe()
     os.close(reading)

@@ -35,9 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             say(banner(options, name))
             server.run(app, silent=True)
     except Refusal as refusal:
-        if isinstance(refusal, ApplicationError):
-            sys.stderr.write(refusal.trace)
-        print(f"meinheld: {one_line(refusal)}", file=sys.stderr)
+        trace = refusal.trace if isinstance(refusal, ApplicationError) else ""
+        say(f"{trace}meinheld: {one_line(refusal)}")
         return 2
     except KeyboardInterrupt:
         return 130
@@ -96,11 +95,11 @@ def configure_server(options: Options) -> None:
             raise Refusal(f"--stack-size: {error}") from None
 
 
-# What is said when it runs.
+# What is said.
 
 
 def say(text: str) -> None:
-    """Write it to stderr; the server runs all the same if nobody reads that."""
+    """Write it to stderr; all goes on the same if nobody reads that."""
     with contextlib.suppress(OSError):
         print(text, file=sys.stderr, flush=True)
 
