@@ -1,7 +1,8 @@
 """Programs that run a server of their own: a test gives the source, and gets what it has noted.
 
 The source spawns what it likes and calls `serve(main)`: `main` runs in a coroutine, and the server stops
-when it returns. `ask(path)` sends the server a request from a thread and returns a task to join.
+when it returns. `ask(path)` sends the server a request from a thread and returns a task to join;
+`on_a_thread(call)` waits for any other call.
 """
 
 from __future__ import annotations
@@ -51,19 +52,22 @@ def app(environ, start_response):
     return [answer]
 
 
+def on_a_thread(call, *args):
+    '''What a call returns that is made on another thread, waited for in a coroutine.'''
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(call(*args)))
+    thread.start()
+    while thread.is_alive():
+        server.sleep(0.002)
+    return answers[0]
+
+
 def ask(path="/"):
     def request():
         client = http.client.HTTPConnection("127.0.0.1", server.addresses_of_run[0][1], timeout=10)
         client.request("GET", path)
         return client.getresponse().read().decode()
-    answers = []
-    thread = threading.Thread(target=lambda: answers.append(kind(request)))
-    thread.start()
-    def wait():
-        while thread.is_alive():
-            server.sleep(0.002)
-        return answers[0]
-    return server.spawn(wait)
+    return server.spawn(on_a_thread, (kind, request))
 
 
 def serve(main, app=app):

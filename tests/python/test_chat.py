@@ -11,6 +11,7 @@ import http.client
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -21,50 +22,43 @@ from pathlib import Path
 
 import browser
 import pytest
+from process import Running
 
 CHAT = Path(__file__).resolve().parents[2] / "examples" / "chat"
 START_SECONDS = 20
 PATIENCE_SECONDS = 10
 PROMPT_SECONDS = 1.0
 GRACE_SECONDS = 1.5
-LOAD_FAILED = re.compile(r"net::ERR_|status of 4\d\d|status of 501")
+LOAD_FAILED = re.compile(r"net::ERR_|status of 4\d\d|status of 50[13]")
 
 
 class Server:
-    """The chat in a process of its own. `poll` is the CHAT_POLL_SECONDS that it runs with."""
+    """The chat in a process of its own, which may be stopped and started again on the same port.
+
+    `poll` is the CHAT_POLL_SECONDS that it runs with.
+    """
 
     def __init__(self, directory: Path, poll: float) -> None:
         self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}/"
         self._poll = poll
-        self._output = directory / "chat.log"
-        self._process: subprocess.Popen | None = None
+        self._directory = directory
+        self._runs: list[Running] = []
 
     def start(self) -> None:
         command = [sys.executable, str(CHAT / "chat.py"), "--bind", f"127.0.0.1:{self.port}"]
         env = {**os.environ, "CHAT_POLL_SECONDS": str(self._poll)}
-        with self._output.open("a") as output:
-            self._process = subprocess.Popen(command, cwd=CHAT, env=env, stdout=output, stderr=subprocess.STDOUT)
-        deadline = time.monotonic() + START_SECONDS
-        while not self._accepts():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self.stop()
-                pytest.fail(f"the chat does not start:\n{self.output}", pytrace=False)
-            time.sleep(0.02)
+        run = Running(command, self._directory / f"chat{len(self._runs)}.log", cwd=CHAT, env=env)
+        self._runs.append(run)
+        run.wait_until(self._accepts, "a connection")
 
     def stop(self) -> None:
-        if self._process is None:
-            return
-        self._process.terminate()
-        try:
-            self._process.wait(5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        """As Ctrl-C does it: questions that sleep are not waited for."""
+        assert self._runs[-1].stop(signal.SIGINT) == 0, self.output
 
     @property
     def output(self) -> str:
-        return self._output.read_text()
+        return "".join(run.output() for run in self._runs)
 
     def ask(self, path: str, body: object = None, method: str | None = None) -> tuple[int, dict]:
         """The status and the JSON of one request."""
@@ -130,8 +124,8 @@ def start_server(tmp_path):
 
     def start(poll: float = 25) -> Server:
         server = Server(tmp_path, poll)
-        server.start()
         servers.append(server)
+        server.start()
         return server
 
     yield start

@@ -191,13 +191,7 @@ def talk():
                 answers += [exchange(connection, path) for path in (f"/keep?{keeper}-{name}", "/use", "/use")]
                 notes.append([keeper, name, dict(seen), answers])
 
-def main():
-    thread = threading.Thread(target=talk)
-    thread.start()
-    while thread.is_alive():
-        server.sleep(0.002)
-
-serve(main, app=app)
+serve(lambda: on_a_thread(talk), app=app)
 """
 
 ENDED = "RuntimeError: the request that this belongs to has ended"
@@ -285,24 +279,19 @@ def test_nothing_of_a_request_shows_in_the_next(tmp_path: Path) -> None:
         start_response("200 OK", [("Content-Length", "1")])
         return [b"x"]
 
-    def main():
-        def talk():
-            client = http.client.HTTPConnection("127.0.0.1", server.addresses_of_run[0][1], timeout=10)
-            for path in ("reads-ahead", "resumed-early", "made-another", "names-a-module", "raises", "times-out", "unstarted", "muted"):
-                for each, content in ((path, b"one\ntwo\n"), ("look", b"")):
-                    client.request("POST", "/" + each, content)
-                    answer = kind(client.getresponse)
-                    notes.append([each, getattr(answer, "status", None)])
-                    if hasattr(answer, "read"):
-                        answer.read()
-                    else:
-                        client.close()
-        thread = threading.Thread(target=talk)
-        thread.start()
-        while thread.is_alive():
-            server.sleep(0.002)
+    def talk():
+        client = http.client.HTTPConnection("127.0.0.1", server.addresses_of_run[0][1], timeout=10)
+        for path in ("reads-ahead", "resumed-early", "made-another", "names-a-module", "raises", "times-out", "unstarted", "muted"):
+            for each, content in ((path, b"one\ntwo\n"), ("look", b"")):
+                client.request("POST", "/" + each, content)
+                answer = kind(client.getresponse)
+                notes.append([each, getattr(answer, "status", None)])
+                if hasattr(answer, "read"):
+                    answer.read()
+                else:
+                    client.close()
 
-    serve(main, app=app)
+    serve(lambda: on_a_thread(talk), app=app)
     """
     notes = run_program(tmp_path, source).notes
     look = [["", "timeout: timed out: not resumed in time", True, " not suspended>", None], ["look", 200]]
@@ -414,10 +403,7 @@ def test_a_changed_environ_is_nobody_elses(tmp_path: Path) -> None:
                     notes.append(["after " + CHANGES[number], found, expected])
 
     def main():
-        thread = threading.Thread(target=talk)
-        thread.start()
-        while thread.is_alive():
-            server.sleep(0.002)
+        on_a_thread(talk)
         notes.append(len(gone))
 
     serve(main, app=app)
