@@ -309,6 +309,15 @@ fn what_is_over_the_limit_is_1009_before_it_has_come() {
 }
 
 #[test]
+fn no_limit_lets_a_header_reserve_more_than_there_is() {
+    let mut protocol = Protocol::new(usize::MAX);
+    let announced =
+        [&[FIN | BINARY, 0x80 | 127][..], &(1_u64 << 50).to_be_bytes(), &[0; 4]].concat();
+    let step = protocol.read(&mut announced.as_slice());
+    assert!(matches!(step, Step::Failed(Closure { code: 1009, .. })), "{step:?}");
+}
+
+#[test]
 fn an_end_without_a_close_is_told_wherever_it_comes() {
     let wire = [frame(FIN | TEXT, b"a"), frame(TEXT, b"b"), frame(FIN, b"c")].concat();
     for at in 0..=wire.len() {

@@ -18,6 +18,10 @@ use super::message::{Closure, Message, MessageKind, Payload};
 /// How much is decoded at a time; each WebSocket holds a buffer of this many bytes.
 const DECODE_BYTES: usize = 2048;
 
+/// No message may be longer, in bytes: tungstenite reserves room for a frame as soon as its header has
+/// come, and where there is none the process ends.
+const MESSAGE_BYTES_CEILING: usize = 1 << 30;
+
 /// The longest header of a frame without a mask.
 const HEADER_BYTES_MAX: usize = 10;
 
@@ -63,8 +67,9 @@ impl Header {
 
 impl Protocol {
     /// A WebSocket on which nothing has been said. A message, and so a frame, of more than
-    /// `message_bytes_max` bytes fails it with 1009.
+    /// `message_bytes_max` bytes fails it with 1009; at most 1 GiB is obeyed.
     pub fn new(message_bytes_max: usize) -> Protocol {
+        let message_bytes_max = message_bytes_max.min(MESSAGE_BYTES_CEILING);
         let config = WebSocketConfig::default()
             .read_buffer_size(DECODE_BYTES)
             .write_buffer_size(0)

@@ -34,7 +34,7 @@ const REPLY_BYTES_MAX: usize = 4096;
 /// The settings of a WebSocket.
 #[derive(Clone, Debug)]
 pub struct WebSocketConfig {
-    /// How long a message may be, in bytes (1009 if it is longer); default 1 MiB.
+    /// How long a message may be, in bytes (1009 if it is longer); default 1 MiB, at most 1 GiB is obeyed.
     pub message_bytes_max: usize,
     /// How long nothing may come, while a message is waited for, until the peer is pinged; if it is
     /// silent for as long again it counts as dead. `None` never pings; default 20 s.
