@@ -168,6 +168,28 @@ def test_under_another_server_requests_pass_through() -> None:
     assert app(environ, lambda *_: None) == [b"False"]
 
 
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        ({"protocols": "chat"}, "TypeError: protocols is 'chat' and must be several strings: ['chat']"),
+        ({"origins": "http://a"}, "TypeError: origins is 'http://a' and must be several strings: ['http://a']"),
+        ({"max_size": 0}, "ValueError: max_size is 0 and must be from 1 to 1073741824 bytes"),
+        ({"max_size": 2**64}, f"ValueError: max_size is {2**64} and must be from 1 to 1073741824 bytes"),
+        ({"max_size": 1e6}, "TypeError: max_size is 1000000.0 and must be a number of bytes"),
+        ({"ping_interval": -1}, "ValueError: ping_interval is -1 and must be 0 or more seconds"),
+        ({"send_timeout": None}, "TypeError: send_timeout is None and must be a number of seconds"),
+        ({"close_timeout": float("nan")}, "ValueError: close_timeout is nan and must be 0 or more seconds"),
+    ],
+)
+def test_a_wrong_setting_is_refused_at_once(settings: dict, error: str) -> None:
+    """And not told to the clients; one origin would let those pass that are a part of it."""
+    from meinheld.middleware import WebSocketMiddleware
+
+    with pytest.raises((TypeError, ValueError)) as raised:
+        WebSocketMiddleware(lambda _environ, _start_response: [], **settings)
+    assert f"{type(raised.value).__name__}: {raised.value}" == error
+
+
 def test_subprotocols_and_origins(lab: Lab) -> None:
     """The first that both know; a page from elsewhere is turned away."""
     wrapper = 'WebSocketMiddleware(talk, protocols=["b", "c"], origins=["http://here"])'

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,9 @@ CLOSE_POLICY = 1008
 CLOSE_TOO_BIG = 1009
 CLOSE_INTERNAL_ERROR = 1011
 
+# No message may be longer.
+MESSAGE_BYTES_MAX = 1 << 30
+
 
 class WebSocketMiddleware:
     """Answer requests for a WebSocket, and put it into the environ, under WEBSOCKET_KEY.
@@ -73,11 +77,17 @@ class WebSocketMiddleware:
 
         `protocols` are the subprotocols that it speaks: the first that the client offers and that
         is among them is agreed on. Of `origins`, unless it is None, a browser's page must be.
-        `max_size` is the longest message in bytes; a longer one is refused with 1009. A client
-        that has been silent for `ping_interval` seconds (0 or None: never) is pinged while a
-        message is waited for, and gone if it stays so. The time-outs are seconds: for a client
-        that does not read, and for one that does not answer a close.
+        `max_size` is the longest message in bytes, 1 GiB at the most; a longer one is refused with
+        1009. A client that has been silent for `ping_interval` seconds (0 or None: never) is pinged
+        while a message is waited for, and gone if it stays so. The time-outs are seconds: for a
+        client that does not read, and for one that does not answer a close.
         """
+        _check_strings("protocols", protocols)
+        _check_strings("origins", origins)
+        _check_number("max_size", max_size, int, "bytes", 1, MESSAGE_BYTES_MAX)
+        _check_number("ping_interval", ping_interval or 0, int | float, "seconds")
+        _check_number("send_timeout", send_timeout, int | float, "seconds")
+        _check_number("close_timeout", close_timeout, int | float, "seconds")
         self.app = app
         self.protocols = frozenset(protocols)
         self.origins = origins
@@ -152,6 +162,23 @@ class WebSocketWSGI:
             return _refuse(start_response, 400, "this speaks WebSocket only", [])
         self.handler(websocket)
         return []
+
+
+def _check_strings(name: str, strings: object) -> None:
+    """Refuse one string in the place of several: its characters would be taken for them."""
+    if isinstance(strings, str):
+        raise TypeError(f"{name} is {strings!r} and must be several strings: [{strings!r}]")
+
+
+def _check_number(
+    name: str, number: Any, kind: Any, unit: str, least: int = 0, most: float = math.inf
+) -> None:
+    """Refuse what no handshake could be answered with."""
+    if isinstance(number, bool) or not isinstance(number, kind):
+        raise TypeError(f"{name} is {number!r} and must be a number of {unit}")
+    if not least <= number <= most:
+        bounds = f"{least} or more" if most == math.inf else f"from {least} to {most}"
+        raise ValueError(f"{name} is {number!r} and must be {bounds} {unit}")
 
 
 def _refuse(
