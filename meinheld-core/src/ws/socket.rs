@@ -9,27 +9,22 @@
 //!     └──────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! INVARIANT: no `RefCell` of this file is borrowed across a wait. Nothing is queued for a peer that
+//! INVARIANT: no `RefCell` of an `Inner` is borrowed across a wait. Nothing is queued for a peer that
 //! does not read beyond what the system holds: its senders wait. Not here: frames (see protocol.rs).
+
+mod receiving;
+mod sending;
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::io::{self, IoSlice, Read};
+use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use meinheld_coro::Interrupt;
-
 use super::message::{Closure, Message, MessageKind};
-use super::protocol::{Protocol, Step, header};
-use super::turns::{Turn, Turns};
+use super::protocol::{Protocol, Step};
+use super::turns::Turns;
 use crate::upgraded::Upgraded;
-
-/// How many bytes a coroutine may receive before the others have their turn.
-const BURST_BYTES_MAX: usize = 256 * 1024;
-
-/// How many bytes of pongs may wait for room before nothing more is read.
-const REPLY_BYTES_MAX: usize = 4096;
 
 /// The settings of a WebSocket.
 #[derive(Clone, Debug)]
@@ -132,7 +127,7 @@ impl WebSocket {
     ///
     /// # Errors
     /// `TimedOut`; `ResourceBusy` while another coroutine receives; an
-    /// [`Interrupt`] when the coroutine is cancelled or may not park.
+    /// [`Interrupt`](meinheld_coro::Interrupt) when the coroutine is cancelled or may not park.
     pub fn receive(&self, timeout: Option<Duration>) -> io::Result<Option<Message>> {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let _receiving = self.inner.begin_receiving()?;
@@ -173,7 +168,7 @@ impl WebSocket {
     ///
     /// # Errors
     /// `TimedOut`, which ends the connection too; `BrokenPipe` if it is closed; what the socket says,
-    /// an [`Interrupt`] when the coroutine is cancelled or may not park.
+    /// an [`Interrupt`](meinheld_coro::Interrupt) when the coroutine is cancelled or may not park.
     pub fn send_bytes(&self, bytes: &[u8], timeout: Option<Duration>) -> io::Result<()> {
         self.inner.send(MessageKind::Binary, bytes, timeout)
     }
@@ -230,252 +225,5 @@ impl WebSocket {
 impl fmt::Debug for WebSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WebSocket").field("state", &self.inner.state.get()).finish_non_exhaustive()
-    }
-}
-
-/// That somebody receives.
-struct Receiving<'a>(&'a Cell<bool>);
-
-impl Drop for Receiving<'_> {
-    fn drop(&mut self) {
-        self.0.set(false);
-    }
-}
-
-/// What the protocol reads from: the connection, up to the end of a burst.
-struct Source<'a>(&'a Inner);
-
-impl Read for Source<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let burst = self.0.burst.get();
-        if burst >= BURST_BYTES_MAX {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        let count = self.0.stream.try_read(buffer)?;
-        self.0.burst.set(burst + count);
-        if count > 0 {
-            self.0.heard.set(Instant::now());
-        }
-        Ok(count)
-    }
-}
-
-// ------------------------------------------------------------------- receiving
-
-impl Inner {
-    fn begin_receiving(&self) -> io::Result<Receiving<'_>> {
-        if self.receiving.replace(true) {
-            let message = "another coroutine waits for this WebSocket's messages";
-            return Err(io::Error::new(io::ErrorKind::ResourceBusy, message));
-        }
-        Ok(Receiving(&self.receiving))
-    }
-
-    /// Reads what is there, and sees to all of it but messages.
-    fn step(&self) -> io::Result<Step> {
-        let step = self.protocol.borrow_mut().read(&mut Source(self));
-        match &step {
-            Step::Message(_) | Step::Control | Step::Starved => {
-                if self.protocol.borrow().reply_bytes() > REPLY_BYTES_MAX {
-                    self.send_replies(None)?;
-                } else {
-                    self.try_send_replies();
-                }
-            }
-            Step::Closed(closure) | Step::Failed(closure) => {
-                self.end(closure.clone());
-                // If the answer cannot be sent the peer sees the connection end.
-                let _ = self.send_replies(None);
-            }
-            Step::Ended | Step::Broken(_) => self.end(Closure::new(Closure::ABNORMAL, "")),
-        }
-        Ok(step)
-    }
-
-    /// Notes the end, unless it was noted before. A close of the peer's wins over ours.
-    fn end(&self, closure: Closure) {
-        let ours = self.state.replace(State::Closed) == State::Closing;
-        let mut noted = self.closure.borrow_mut();
-        if noted.is_none() || (ours && closure.code != Closure::ABNORMAL) {
-            *noted = Some(closure);
-        }
-    }
-
-    /// Waits for input until `deadline`, and pings when it is time to.
-    fn wait_for_input(&self, deadline: Option<Instant>) -> io::Result<()> {
-        let now = Instant::now();
-        let ping_at = self.ping_due();
-        if ping_at.is_some_and(|at| at <= now) {
-            self.ping_or_give_up(now);
-            return Ok(());
-        }
-        let first = [deadline, ping_at].into_iter().flatten().min();
-        match self.wait_until(first) {
-            Err(error) if error.kind() == io::ErrorKind::TimedOut && first != deadline => Ok(()),
-            other => other,
-        }
-    }
-
-    /// Waits for input, or for room if pongs wait for that. An interrupt is no error: what has changed
-    /// is seen by looking.
-    fn wait_until(&self, deadline: Option<Instant>) -> io::Result<()> {
-        if self.burst.replace(0) >= BURST_BYTES_MAX {
-            return meinheld_coro::yield_now().map_err(io::Error::other);
-        }
-        let timeout = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-        let replies = self.protocol.borrow().has_replies() && self.sending.is_free();
-        let waited = if replies {
-            self.stream.wait_readable_or_writable(timeout)
-        } else {
-            self.stream.wait_readable(timeout)
-        };
-        match waited {
-            Err(error) if is_interrupted(&error) => Ok(()),
-            other => other,
-        }
-    }
-
-    /// When the peer is to be pinged, or to be given up.
-    fn ping_due(&self) -> Option<Instant> {
-        let last = self.pinged.get().map_or(self.heard.get(), |at| at.max(self.heard.get()));
-        last.checked_add(self.config.ping_interval?)
-    }
-
-    fn ping_or_give_up(&self, now: Instant) {
-        if self.pinged.get().is_some_and(|at| at > self.heard.get()) {
-            return self.give_up("no answer to a ping");
-        }
-        self.pinged.set(Some(now));
-        self.protocol.borrow_mut().ping();
-        self.try_send_replies();
-    }
-
-    /// Ends it at once: the peer is dead, or something was sent to it in part only.
-    fn give_up(&self, why: &str) {
-        self.end(Closure::new(Closure::ABNORMAL, why));
-        self.stream.abandon();
-    }
-}
-
-fn is_interrupted(error: &io::Error) -> bool {
-    let interrupt = error.get_ref().and_then(|inner| inner.downcast_ref());
-    matches!(interrupt, Some(Interrupt::Interrupted))
-}
-
-// --------------------------------------------------------------------- sending
-
-impl Inner {
-    fn send(&self, kind: MessageKind, payload: &[u8], timeout: Option<Duration>) -> io::Result<()> {
-        self.check_open()?;
-        let turn = self.begin_turn(timeout)?;
-        // It may have been closed while others had their turns.
-        self.check_open()?;
-        let header = header(kind, payload.len());
-        self.write_whole(header.as_bytes(), payload, timeout)?;
-        while self.protocol.borrow().has_replies() {
-            // They came meanwhile, and are no concern of the message's.
-            if self.write_whole(&[], &[], timeout).is_err() {
-                break;
-            }
-        }
-        drop(turn);
-        Ok(())
-    }
-
-    /// Waits for those who came before, as long as for the peer.
-    fn begin_turn(&self, timeout: Option<Duration>) -> io::Result<Turn<'_>> {
-        let timeout = timeout.unwrap_or(self.config.send_timeout);
-        self.sending.take(Instant::now().checked_add(timeout)).map_err(|interrupt| {
-            if matches!(interrupt, Interrupt::TimedOut) {
-                self.give_up("a message could not be sent in time");
-                return io::ErrorKind::TimedOut.into();
-            }
-            io::Error::other(interrupt)
-        })
-    }
-
-    fn check_open(&self) -> io::Result<()> {
-        match self.state.get() {
-            State::Open if self.stream.is_open() => Ok(()),
-            _ => Err(io::Error::new(io::ErrorKind::BrokenPipe, "the WebSocket is closed")),
-        }
-    }
-
-    fn begin_close(&self, closure: &Closure) -> io::Result<()> {
-        self.state.set(State::Closing);
-        *self.closure.borrow_mut() = Some(closure.clone());
-        self.protocol.borrow_mut().close(closure);
-        self.stream.interrupt_reader();
-        self.send_replies(None)
-    }
-
-    /// Sends the replies, in a turn of their own.
-    fn send_replies(&self, timeout: Option<Duration>) -> io::Result<()> {
-        let turn = self.begin_turn(timeout)?;
-        while self.protocol.borrow().has_replies() {
-            self.write_whole(&[], &[], timeout)?;
-        }
-        drop(turn);
-        Ok(())
-    }
-
-    /// Sends what there is room for, if nobody sends; whoever does sends the replies too.
-    fn try_send_replies(&self) {
-        if !self.protocol.borrow().has_replies() {
-            return;
-        }
-        let Some(_turn) = self.sending.try_take() else { return };
-        let replies = self.protocol.borrow_mut().take_replies();
-        // A failure is seen by whoever reads.
-        let sent = self.stream.try_write_vectored(&[IoSlice::new(&replies)]).unwrap_or(0);
-        self.protocol.borrow_mut().return_replies(replies[sent..].to_vec());
-    }
-
-    /// Sends the replies and then a frame. What is begun must be ended: if it is not, nothing can
-    /// follow.
-    fn write_whole(
-        &self,
-        header: &[u8],
-        payload: &[u8],
-        timeout: Option<Duration>,
-    ) -> io::Result<()> {
-        let mut replies = self.protocol.borrow_mut().take_replies();
-        let mut sent = 0;
-        let pieces = [replies.as_slice(), header, payload];
-        let written = self.write_pieces(&mut pieces.map(IoSlice::new), timeout, &mut sent);
-        let Err(error) = written else { return Ok(()) };
-        let begun = sent > replies.len();
-        let unsent = replies.split_off(sent.min(replies.len()));
-        self.protocol.borrow_mut().return_replies(unsent);
-        let interrupted =
-            error.get_ref().and_then(|inner| inner.downcast_ref::<Interrupt>()).is_some();
-        if begun || !interrupted {
-            self.give_up("a message could not be sent");
-        }
-        Err(error)
-    }
-
-    fn write_pieces(
-        &self,
-        mut pieces: &mut [IoSlice<'_>],
-        timeout: Option<Duration>,
-        sent: &mut usize,
-    ) -> io::Result<()> {
-        IoSlice::advance_slices(&mut pieces, 0);
-        while !pieces.is_empty() {
-            match self.stream.try_write_vectored(pieces) {
-                Ok(count) => {
-                    *sent += count;
-                    IoSlice::advance_slices(&mut pieces, count);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let timeout = timeout.unwrap_or(self.config.send_timeout);
-                    self.stream.wait_writable(Some(timeout))?;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
     }
 }
