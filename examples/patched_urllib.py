@@ -10,10 +10,10 @@ from meinheld.patch import patch_all
 
 patch_all()
 
-import sys  # noqa: E402
-import urllib.request  # noqa: E402
+import sys
+import urllib.request
 
-from meinheld import server  # noqa: E402
+from meinheld import server
 
 FETCH_SECONDS = 10
 SHOWN_BYTES = 60

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+
+from wire import wait_until
 
 PATIENCE_SECONDS = 20
 #: TCP_LISTEN, as /proc/net/tcp writes it.
@@ -48,13 +49,15 @@ class Running:
 
     def wait_until(self, condition: Callable[[], bool], what: str, seconds: float = PATIENCE_SECONDS) -> None:
         """Return as soon as the condition holds; fail if the process ends without it."""
-        deadline = time.monotonic() + seconds
-        while not condition():
-            if self.process.poll() is not None and not condition():
-                raise AssertionError(f"it ended without {what}:\n{self.output()}")
-            if time.monotonic() > deadline:
-                raise AssertionError(f"no {what} within {seconds} s:\n{self.output()}")
-            time.sleep(0.01)
+
+        def holds() -> bool:
+            ended = self.process.poll() is not None
+            if condition():
+                return True
+            assert not ended, f"it ended without {what}:\n{self.output()}"
+            return False
+
+        wait_until(holds, lambda: f"{what}:\n{self.output()}", seconds)
 
     def wait_for(self, text: str, count: int = 1) -> None:
         """Return as soon as the output has the text, so often."""

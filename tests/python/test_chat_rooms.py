@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples" / "chat"))
 
-import rooms  # noqa: E402
+import rooms
 
 GRACE = 1.5
 

@@ -143,7 +143,7 @@ def test_the_size_of_a_stack_is_checked(tmp_path: Path) -> None:
             server.set_stack_size(wrong)
     for wrong in (1e6, "1", None, True):
         with pytest.raises(TypeError, match="stack_size must be an int"):
-            server.set_stack_size(wrong)  # type: ignore[arg-type]
+            server.set_stack_size(wrong)
     assert server.get_stack_size() == before
     server.set_stack_size(1 << 21)
     assert server.get_stack_size() == 1 << 21
