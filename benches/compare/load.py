@@ -138,9 +138,13 @@ class Parked:
         self._process.communicate()
 
     def wake(self) -> Figures:
-        """Wake them all, and read every answer."""
-        out, err = self._process.communicate("wake\n")
-        return figures(out, err)
+        """Wake them all, and read every answer; the connections stay open."""
+        if self._process.stdin is None:
+            raise Failed("the generator has no input")
+        self._process.stdin.write("wake\n")
+        self._process.stdin.flush()
+        line = self._out().readline()
+        return figures(line, "" if line else self._process.communicate()[1])
 
 
 def figures(out: str, err: str) -> Figures:

@@ -30,7 +30,7 @@ def markdown(machine: str, comparison: Comparison, missing: list[str]) -> str:
     kinds = comparison.kinds
     rounds, seconds = comparison.rounds, comparison.options.seconds
     lines = [f"{machine}. Rounds of all servers in turn: {rounds}; {seconds:g} s for each load."]
-    packages = {kind.package or kind.name: kind for kind in reversed(kinds)}
+    packages = {kind.package or kind.name: kind for kind in reversed(kinds) if kind.version()}
     versions = [f"{package} {kind.version()}" for package, kind in packages.items()]
     lines += ["", f"{', '.join(reversed(versions))}."]
     lines += [f"{kind.remark}." for kind in kinds if kind.remark]

@@ -37,7 +37,9 @@ class Kind:
 
     @functools.cache  # noqa: B019 - there are few kinds, and they live as long as the program
     def version(self) -> str | None:
-        """The installed version, or None."""
+        """The installed version, or None; empty for what is none of anybody's."""
+        if self is SENDS:
+            return ""
         program = f"from importlib.metadata import version; print(version({(self.package or self.name)!r}))"
         try:
             told = subprocess.run([self.python, "-c", program], capture_output=True, text=True, check=True)
@@ -73,6 +75,15 @@ GUNICORN = (
 )
 
 OLD = "meinheld 1.0.2"
+
+# No server: it holds requests, and sends each its answer, made before, so that this is what is left when
+# there is nothing but the system calls.
+SENDS = Kind(
+    "sends alone",
+    ("{python}", "sends.py", "{port}"),
+    parking="sends",
+    remark='"sends alone" is no server: all it does is to send answers that were made before',
+)
 
 KINDS = [
     own("meinheld", "meinheld"),
@@ -110,6 +121,7 @@ KINDS = [
         parking="gevent",
         closes=True,
     ),
+    SENDS,
 ]
 
 

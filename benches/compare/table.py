@@ -34,6 +34,8 @@ class Table:
     unit: str
     # Whether more is better.
     rising: bool = True
+    # A column that is shown, and no server to compare with.
+    apart: str = ""
     rows: dict[str, dict[str, Cell]] = field(default_factory=dict)
 
     def cell(self, row: str, column: str) -> Cell:
@@ -60,7 +62,7 @@ class Table:
         others = [
             middle
             for column, cell in cells.items()
-            if column != first and not cell.aside and (middle := cell.median()) is not None
+            if column not in (first, self.apart) and not cell.aside and (middle := cell.median()) is not None
         ]
         if not ours or not others:
             return "–"

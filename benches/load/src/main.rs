@@ -19,16 +19,13 @@ use options::{Mode, Options};
 fn main() -> ExitCode {
     let outcome = Options::parse(std::env::args().skip(1)).and_then(|options| {
         let ran = match options.mode {
-            Mode::Steady => steady::run(&options),
+            Mode::Steady => steady::run(&options).map(|line| println!("{line}")),
             Mode::Parked => parked::run(&options),
         };
         ran.map_err(|error| format!("the load could not be run: {error}"))
     });
     match outcome {
-        Ok(line) => {
-            println!("{line}");
-            ExitCode::SUCCESS
-        }
+        Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
             eprintln!("meinheld-load: {message}");
             ExitCode::from(2)

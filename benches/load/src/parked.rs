@@ -1,10 +1,12 @@
 //! Many requests that wait at once, woken by one more.
 //!
 //! It says `parked` when all have been sent, and wakes them when a line comes from standard input,
-//! so that whoever runs it can look at the server in between.
+//! so that whoever runs it can look at the server in between. The connections stay open until there
+//! is another line, or the input ends: what closing them costs the server is not what waking does.
 
 use std::io::{self, BufRead, Write};
 use std::net::TcpStream;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token};
@@ -16,17 +18,38 @@ use crate::tally::Tally;
 
 const BUFFER_BYTES: usize = 64 * 1024;
 const TICK: Duration = Duration::from_millis(50);
+/// Answers are taken in batches: a client that is woken for each has its waking up measured, which
+/// the kernel has the server do.
+const PAUSE: Duration = Duration::from_millis(1);
 /// How long a connection may take: the kernel holds those that a server does not accept.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Parks, waits for the word, and wakes; the line of the wake-up's figures.
-pub(crate) fn run(options: &Options) -> io::Result<String> {
-    let mut poll = Poll::new()?;
+/// Parks, waits for the word, wakes, and says the line of the wake-up's figures.
+pub(crate) fn run(options: &Options) -> io::Result<()> {
+    let poll = Poll::new()?;
     let mut connections = park(options, &poll)?;
-    println!("parked");
-    io::stdout().flush()?;
-    io::stdin().lock().read_line(&mut String::new())?;
+    say("parked")?;
+    wait_for_line()?;
+    let tally = wake(options, poll, &mut connections)?;
+    say(&tally.line())?;
+    wait_for_line()
+}
 
+fn say(line: &str) -> io::Result<()> {
+    println!("{line}");
+    io::stdout().flush()
+}
+
+fn wait_for_line() -> io::Result<()> {
+    io::stdin().lock().read_line(&mut String::new()).map(drop)
+}
+
+/// Sends the request that wakes them, and receives every answer.
+fn wake(
+    options: &Options,
+    mut poll: Poll,
+    connections: &mut [Option<Connection>],
+) -> io::Result<Tally> {
     let mut waker = TcpStream::connect(options.address)?;
     let mut tally = Tally::new();
     waker.write_all(&options.wake)?;
@@ -35,6 +58,7 @@ pub(crate) fn run(options: &Options) -> io::Result<String> {
     while tally.answered_count() + tally.failed_count() < options.connections as u64
         && tally.elapsed() < options.time
     {
+        thread::sleep(PAUSE);
         poll.poll(&mut events, Some(TICK))?;
         for event in &events {
             let index = event.token().0;
@@ -59,7 +83,7 @@ pub(crate) fn run(options: &Options) -> io::Result<String> {
             }
         }
     }
-    Ok(tally.line())
+    Ok(tally)
 }
 
 /// Sends every request on a connection of its own.
