@@ -64,7 +64,12 @@ pub(crate) enum Accepted {
 }
 
 impl Listeners {
-    pub(crate) fn push(&mut self, listener: Listener) {
+    pub(crate) fn push(&mut self, listener: Listener, shared: &Shared) {
+        // When one of our own is closed, whoever was not handed over yet is reset. A server that is to
+        // wait for requests on their way when it stops must know of them.
+        if listener.is_inherited() || shared.config.stop_idle_timeout.is_zero() {
+            sys::defer_accept(listener.as_fd());
+        }
         self.sockets.push(listener);
     }
 

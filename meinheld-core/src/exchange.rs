@@ -75,6 +75,8 @@ struct State {
     body_bytes_sent: u64,
     mismatch: Option<LengthMismatch>,
     muted: bool,
+    /// Whether nothing that takes time follows the end of the response.
+    prompt: bool,
     /// When a piece was written last that others may follow soon.
     written: Option<Instant>,
     /// The turns in which the socket was read and written last. Apart, so that the first send, with
@@ -94,6 +96,7 @@ impl State {
             body_bytes_sent: 0,
             mismatch: None,
             muted: false,
+            prompt: false,
             written: None,
             received_in: None,
             sent_in: None,
@@ -278,6 +281,12 @@ impl Exchange {
     pub fn write_last(&mut self, piece: &[u8]) -> io::Result<()> {
         self.announce_length(piece.len() as u64);
         self.send_last(piece)
+    }
+
+    /// Tells that whoever answers does nothing that takes time once the response has ended. If the
+    /// connection ends with it, the last bytes wait for that, and go out together with the end.
+    pub fn end_promptly(&mut self) {
+        self.state.prompt = true;
     }
 
     /// Answers with a whole response of one piece.

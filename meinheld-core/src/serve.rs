@@ -98,6 +98,7 @@ impl<S: Service> Driver<S> {
     fn end(&self, id: ConnectionId, mut exchange: Exchange) {
         // The request may have taken long, and what follows is timed from now on.
         self.shared.now.set(Instant::now());
+        exchange.end_promptly();
         // A failure breaks the exchange, and `conclude` tells so.
         let _ = exchange.end();
         let conclusion = exchange.conclude();

@@ -117,7 +117,7 @@ impl<S: Service> Server<S> {
 
     /// Adds a listener.
     pub fn listen(&self, listener: Listener) {
-        self.listeners.borrow_mut().push(listener);
+        self.listeners.borrow_mut().push(listener, &self.driver.shared);
     }
 
     /// The addresses that the server listens on.

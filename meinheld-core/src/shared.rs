@@ -234,7 +234,7 @@ impl Shared {
         self.closed.borrow_mut()[reason as usize] += 1;
         if !connection.held.is_empty() {
             // Whoever is gone gets nothing of it.
-            let _ = sys::send(connection.fd(), &connection.held);
+            let _ = sys::send_before_end(connection.fd(), &connection.held);
         }
         if let Some((timer, _)) = connection.timer {
             self.timers.borrow_mut().cancel(timer);

@@ -122,6 +122,11 @@ impl AccessLog {
         Some(AccessRecord::Line(line))
     }
 
+    /// Whether lines were written by the server itself when it last looked.
+    pub(crate) fn is_direct(&self) -> bool {
+        self.sink.borrow().target.is_some()
+    }
+
     /// Logs a request that has been answered.
     pub(crate) fn log(
         &self,

@@ -111,6 +111,11 @@ impl Logs {
         self.access.record(head, connection)
     }
 
+    /// Whether requests are logged without a call of Python code, so far as is known.
+    pub(crate) fn writes_access_directly(&self) -> bool {
+        self.access.is_direct()
+    }
+
     /// Logs a request that has been answered. The exception is one that ends the server.
     pub(crate) fn access(
         &self,

@@ -119,6 +119,9 @@ impl Service for Wsgi {
                 return;
             }
         };
+        if access.is_none() || self.logs().writes_access_directly() {
+            exchange.end_promptly();
+        }
         let environ = environ.into_bound(py);
         let (answered, kit) = match self.kit(py, &mut loan) {
             Ok(kit) => self.answer(&environ, &mut loan, kit, exchange),

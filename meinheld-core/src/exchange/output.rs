@@ -135,7 +135,7 @@ impl Exchange {
     }
 
     /// Sends what is left when a response has ended, unless the next request is there already: its
-    /// answer goes out in the same call.
+    /// answer goes out in the same call. Where the connection ends as well, its end goes out with it.
     fn settle(&mut self, out: Vec<u8>) -> io::Result<()> {
         let keeps = matches!(self.state.response, Response::Ended(KeepAlive::Keep))
             && !matches!(self.state.body, RequestBody::Streaming { .. });
@@ -147,7 +147,11 @@ impl Exchange {
             self.hold(out);
             return Ok(());
         }
-        self.send_now(out, &Framed::Copied)
+        let closes = matches!(self.state.response, Response::Ended(KeepAlive::Close));
+        let call = if closes && self.state.prompt { sys::send_before_end } else { sys::send };
+        let sent = self.send_bytes(&out, call);
+        self.give_back(out);
+        sent
     }
 
     /// Encodes a piece, with the head before it if that was not sent yet.
@@ -216,21 +220,29 @@ impl Exchange {
     }
 
     /// Sends `out`, and what stands apart; may wait for the client.
-    fn send_now(&mut self, mut out: Vec<u8>, framed: &Framed<'_>) -> io::Result<()> {
+    fn send_now(&mut self, out: Vec<u8>, framed: &Framed<'_>) -> io::Result<()> {
         let sent = match framed {
-            Framed::Copied => self.send_bytes(&out),
+            Framed::Copied => self.send_bytes(&out, sys::send),
             Framed::Apart(piece, end) => {
                 self.send_all(&mut [IoSlice::new(&out), IoSlice::new(piece), IoSlice::new(end)])
             }
         };
-        out.clear();
-        self.client.shared.outputs.borrow_mut().give(out);
+        self.give_back(out);
         sent
     }
 
-    fn send_bytes(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+    fn give_back(&self, mut out: Vec<u8>) {
+        out.clear();
+        self.client.shared.outputs.borrow_mut().give(out);
+    }
+
+    fn send_bytes(
+        &mut self,
+        mut bytes: &[u8],
+        call: fn(RawFd, &[u8]) -> io::Result<usize>,
+    ) -> io::Result<()> {
         while !self.state.muted && !bytes.is_empty() {
-            let sent = self.retry(|fd| sys::send(fd, bytes))?;
+            let sent = self.retry(|fd| call(fd, bytes))?;
             bytes = &bytes[sent..];
         }
         Ok(())

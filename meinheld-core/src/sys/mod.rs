@@ -21,8 +21,9 @@ pub(crate) use file::{
 };
 pub use signal::SignalPipe;
 pub(crate) use socket::{
-    Inherited, accept, bind_tcp, bind_unix, has_input, inherit, is_listened_on, local_address,
-    peer_has_closed, receive, receive_into, send, send_vectored, shutdown, shutdown_write,
+    Inherited, accept, bind_tcp, bind_unix, defer_accept, has_input, inherit, is_listened_on,
+    local_address, peer_has_closed, receive, receive_into, send, send_before_end, send_vectored,
+    shutdown, shutdown_write,
 };
 
 /// The error of an address that somebody else listens on.
