@@ -18,6 +18,10 @@ from pathlib import Path
 import pytest
 from process import Running
 
+# A shell's background job ignores SIGINT, and so would all that it starts.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 class Server(Running):
     """A running ``python -m meinheld``."""

@@ -68,6 +68,27 @@ def test_a_build_for_another_patch_release_finds_what_it_must_know(tmp_path: Pat
     assert str(tmp_path) in ended.stdout
 
 
+# An asyncio that keeps its loop where the scan of the thread state does not come by: what a patch release does that
+# has moved the slots beyond what can be found.
+ELSEWHERE = """
+import types
+_asyncio = types.ModuleType("_asyncio")
+_asyncio._get_running_loop = lambda: None
+_asyncio._set_running_loop = lambda loop: None
+_asyncio._swap_current_task = lambda loop, task: None
+sys.modules["_asyncio"] = _asyncio
+"""
+
+
+@pytest.mark.skipif(MINOR < 13, reason="nothing that moves is exchanged before 3.13")
+def test_a_build_for_another_patch_release_that_misses_something_is_refused(tmp_path: Path) -> None:
+    doctor(copy(tmp_path), MINOR, 99)
+    assert error_of(import_from(tmp_path, ELSEWHERE)) == (
+        f"ImportError: meinheld was built for CPython 3.{MINOR}.99 and does not know the thread state "
+        f"of {VERSION}: install a build for this version"
+    )
+
+
 def test_a_file_for_another_interpreter_is_named(tmp_path: Path) -> None:
     native = copy(tmp_path)
     native.rename(native.with_name("_meinheld.cpython-39-x86_64-linux-gnu.so"))
@@ -122,6 +143,18 @@ def test_slots_that_a_patch_release_moved_are_found_or_missed(tmp_path: Path, mo
     library = build(tmp_path, "state.c", include)
     program = PROGRAM.format(library=str(library), offset=offset)
     subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
+
+
+@pytest.mark.skipif(MINOR < 14, reason="CPython keeps no limits of the C stack before 3.14")
+@pytest.mark.parametrize("moved", [-2, -1, 0, 1, 2])
+def test_limits_of_the_c_stack_that_a_patch_release_moved_are_noticed(tmp_path: Path, moved: int) -> None:
+    for file in SOURCES.glob("*.[ch]"):
+        text = file.read_text()
+        for limit in ("c_stack_top", "c_stack_soft_limit", "c_stack_hard_limit"):
+            text = text.replace(f"whole->{limit}", f"(&whole->{limit})[{moved}]")
+        (tmp_path / file.name).write_text(text)
+    exchange = ctypes.PyDLL(str(build(tmp_path, "state.c", sysconfig.get_path("include"))))
+    assert exchange.meinheld_tstate_c_stack_is_known() == (moved == 0)
 
 
 def build(directory: Path, name: str, include: str) -> Path:
