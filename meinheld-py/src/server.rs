@@ -33,7 +33,10 @@ use crate::wsgi::Wsgi;
 /// What was prepared, and the handle of the server that runs.
 struct State {
     config: Config,
+    /// Those of the next run.
     listeners: Vec<Listener>,
+    /// Theirs, or those of the run that lasts.
+    addresses: Vec<Address>,
     running: Option<Handle>,
     /// A signal's stop that came before the server ran.
     early: Option<Stop>,
@@ -85,6 +88,7 @@ fn with_state<R>(use_it: impl FnOnce(&mut State) -> R) -> R {
             ..Config::default()
         },
         listeners: Vec::new(),
+        addresses: Vec::new(),
         running: None,
         early: None,
     }))
@@ -116,7 +120,8 @@ pub(crate) fn listen(
     if listeners.is_empty() {
         return Err(PyTypeError::saying("listen needs an address or a socket_fd"));
     }
-    with_state(|state| state.listeners = listeners);
+    let addresses = listeners.iter().map(|listener| listener.address().clone()).collect();
+    with_state(|state| (state.listeners, state.addresses) = (listeners, addresses));
     Ok(())
 }
 
@@ -170,12 +175,10 @@ fn not_a(found: &Bound<'_, PyAny>, what: &str, wanted: &str) -> PyErr {
     PyTypeError::saying(format!("{what} is {shown:.100} and must be {wanted}"))
 }
 
-/// The addresses that are listened on: (host, port) tuples and unix paths.
+/// The addresses that are listened on, until `run` returns: (host, port) tuples and unix paths.
 #[pyfunction]
 pub(crate) fn addresses(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
-    let all: Vec<Address> = with_state(|state| {
-        state.listeners.iter().map(|listener| listener.address().clone()).collect()
-    });
+    let all = with_state(|state| state.addresses.clone());
     let list = text::list(py)?;
     for address in all {
         match address {
@@ -220,7 +223,10 @@ struct Over;
 
 impl Drop for Over {
     fn drop(&mut self) {
-        with_state(|state| (state.running, state.early) = (None, None));
+        with_state(|state| {
+            (state.running, state.early) = (None, None);
+            state.addresses.clear();
+        });
         hooks::forget_watchdog();
     }
 }

@@ -64,7 +64,7 @@ def on_a_thread(call, *args):
 
 def ask(path="/"):
     def request():
-        client = http.client.HTTPConnection("127.0.0.1", server.addresses_of_run[0][1], timeout=10)
+        client = http.client.HTTPConnection("127.0.0.1", server.addresses()[0][1], timeout=10)
         client.request("GET", path)
         return client.getresponse().read().decode()
     return server.spawn(on_a_thread, (kind, request))
@@ -77,7 +77,6 @@ def serve(main, app=app):
         finally:
             server.stop()
     server.listen(("127.0.0.1", 0))
-    server.addresses_of_run = server.addresses()
     handle = server.spawn(stopping)
     server.run(ContinuationMiddleware(app))
     if handle.exception is not None:

@@ -182,7 +182,7 @@ def exchange(connection, path, times=1):
 
 def talk():
     keepers = [name for name in globals() if name.startswith(("in_a", "by_", "not_at_all"))]
-    with socket.create_connection(server.addresses_of_run[0], timeout=10) as connection:
+    with socket.create_connection(server.addresses()[0], timeout=10) as connection:
         for keeper in keepers:
             for name in USES:
                 # After one loss, so many requests pass before an environ is lent again; these leave
@@ -280,7 +280,7 @@ def test_nothing_of_a_request_shows_in_the_next(tmp_path: Path) -> None:
         return [b"x"]
 
     def talk():
-        client = http.client.HTTPConnection("127.0.0.1", server.addresses_of_run[0][1], timeout=10)
+        client = http.client.HTTPConnection("127.0.0.1", server.addresses()[0][1], timeout=10)
         for path in ("reads-ahead", "resumed-early", "made-another", "names-a-module", "raises", "times-out", "unstarted", "muted"):
             for each, content in ((path, b"one\ntwo\n"), ("look", b"")):
                 client.request("POST", "/" + each, content)
@@ -389,7 +389,7 @@ def test_a_changed_environ_is_nobody_elses(tmp_path: Path) -> None:
         def ask(path):
             client.request("GET", path)
             return json.loads(client.getresponse().read())
-        client = http.client.HTTPConnection("127.0.0.1", server.addresses_of_run[0][1], timeout=10)
+        client = http.client.HTTPConnection("127.0.0.1", server.addresses()[0][1], timeout=10)
         expected = ask("/same")
         for number in range(len(CHANGES)):
             for _ in range(110):
@@ -433,7 +433,7 @@ def test_more_connections_than_are_remembered_wait_at_once(tmp_path: Path) -> No
         return [b"r" if right else b"w"]
 
     def talk():
-        connections = [socket.create_connection(server.addresses_of_run[0], timeout=20) for _ in range(COUNT)]
+        connections = [socket.create_connection(server.addresses()[0], timeout=20) for _ in range(COUNT)]
         for round in range(ROUNDS):
             for connection in connections:
                 port = connection.getsockname()[1]

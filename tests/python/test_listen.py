@@ -88,6 +88,23 @@ def test_failed_call_leaves_nothing_behind(tmp_path: Path) -> None:
     run(tmp_path, program)
 
 
+def test_addresses_are_told_while_it_runs(tmp_path: Path) -> None:
+    """To a request, too; and no more when it has ended."""
+    program = """
+    def app(environ, start_response):
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [repr(server.addresses()).encode()]
+
+    server.listen(("127.0.0.1", 0))
+    listened = server.addresses()
+    def work():
+        assert eval(ask(listened[0])) == listened
+    serve(work)
+    assert server.addresses() == []
+    """
+    run(tmp_path, program)
+
+
 def test_server_can_listen_and_run_again(tmp_path: Path) -> None:
     """After it has stopped."""
     program = """
