@@ -65,6 +65,9 @@ test-rust: check-test $(VENV)/.build ## Run the Rust tests (with cargo-nextest i
 		set -x; $(cargo_test_env) cargo test --locked --workspace --lib --bins --tests --examples; \
 	fi
 	$(cargo_test_env) cargo test --locked --workspace --doc
+	RUSTFLAGS='--cfg meinheld_portable' cargo test --quiet --locked --target-dir target/portable -p meinheld-coro --lib
+	RUSTFLAGS='--cfg meinheld_portable' cargo test --quiet --locked --target-dir target/portable \
+		--test coro_tasks --test coro_local --test coro_shutdown --test coro_continuation
 
 .PHONY: test-python
 test-python: check-test $(VENV)/.installed $(VENV)/.test ## Run the Python tests against the built wheel

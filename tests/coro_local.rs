@@ -59,17 +59,17 @@ impl TaskLocalFactory for Factory {
 }
 
 impl TaskLocal for Recorded {
-    fn enter(&mut self) {
+    fn enter(&self) {
         assert_eq!(self.recorder.entered.replace(Some(self.number)), None);
         self.recorder.record(Enter(self.number), false);
     }
 
-    fn leave(&mut self) {
+    fn leave(&self) {
         assert_eq!(self.recorder.entered.take(), Some(self.number));
         self.recorder.record(Leave(self.number), false);
     }
 
-    fn task_end(&mut self) {
+    fn task_end(&self) {
         assert_eq!(self.recorder.entered.get(), Some(self.number));
         self.recorder.record(TaskEnd(self.number), true);
     }

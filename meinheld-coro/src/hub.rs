@@ -329,7 +329,10 @@ impl Hub {
         Ok(Coroutine::new(stack, local))
     }
 
-    /// Enters a coroutine for the task `id`, and stores it or takes it back afterwards.
+    /// Enters a coroutine for the task `id`, and stores it or takes it back afterwards. Inlined, so that
+    /// one switch follows the other with no return between them (see fiber).
+    #[expect(clippy::inline_always, reason = "a return between two switches is foretold wrongly")]
+    #[inline(always)]
     pub(crate) fn run_on(&self, id: TaskId, mut coroutine: Coroutine) {
         self.running.set(Some(Running { task: id, exit: coroutine.exit() }));
         let left = coroutine.enter();

@@ -116,6 +116,10 @@ mod clock;
 mod config;
 mod continuation;
 mod error;
+#[allow(unsafe_code)] // the switch itself
+#[cfg_attr(all(target_arch = "x86_64", not(meinheld_portable)), path = "fiber/x86_64.rs")]
+#[cfg_attr(not(all(target_arch = "x86_64", not(meinheld_portable))), path = "fiber/elsewhere.rs")]
+mod fiber;
 mod hub;
 mod join;
 mod local;
@@ -125,7 +129,7 @@ mod remote;
 mod scheduler;
 #[allow(unsafe_code)] // the stack's memory is given back while the coroutine on it is idle
 mod stack;
-#[allow(unsafe_code)] // the switch itself
+#[allow(unsafe_code)] // goes over to a fiber, and back
 mod switch;
 #[allow(unsafe_code)] // mmap, madvise, mprotect; the handler of a stack overflow
 mod sys;

@@ -20,15 +20,15 @@ use std::ops::Range;
 pub trait TaskLocal {
     /// Installs this coroutine's state; called on the hub's stack just before control goes to the
     /// coroutine.
-    fn enter(&mut self);
+    fn enter(&self);
 
     /// Takes this coroutine's state out again; called on the hub's stack just after control came
     /// back.
-    fn leave(&mut self);
+    fn leave(&self);
 
     /// Resets what belongs to one task only; called on the coroutine's stack, between
     /// [`enter`](Self::enter) and [`leave`](Self::leave), when a task has ended.
-    fn task_end(&mut self);
+    fn task_end(&self);
 }
 
 /// Makes one [`TaskLocal`] for each pooled coroutine.

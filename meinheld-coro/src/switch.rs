@@ -1,12 +1,12 @@
-//! The switch: pooled coroutines on corosensei, and nothing else that knows it.
+//! The switch: pooled coroutines on fibers (see the folder fiber), and nothing else that knows those.
 //!
 //! ```text
 //!        hub's stack                         coroutine's stack (see stack.rs)
 //!   ┌───────────────────┐              ┌──────────────────────────────────────┐ high
 //!   │ Scheduler::run    │              │ reserved for the host's TaskLocal    │
-//!   │  Coroutine::enter ─── resume ──▶ │ body: loop { take a job; run it }    │
+//!   │  Coroutine::enter ─── enter ───▶ │ body: loop { take a job; run it }    │
 //!   │                   │              │   job: user code                     │
-//!   │                 ◀─── suspend ─── │     Port::leave   (parked)           │
+//!   │                 ◀──── leave ──── │     Exit::leave   (parked)           │
 //!   └───────────────────┘              └──────────────────────────────────────┘ low
 //! ```
 //!
@@ -18,16 +18,14 @@
 //! cannot be unwound. It is therefore never reset, unwound or freed: dropping one leaks its stack.
 //! Not here: which coroutine runs when.
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
-use std::mem::ManuallyDrop;
 use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
-use corosensei::Yielder;
-use corosensei::stack::StackPointer;
-
+use crate::fiber::Fiber;
 use crate::local::TaskLocal;
 use crate::overflow::Label;
 use crate::stack::Stack;
@@ -61,19 +59,18 @@ pub(crate) enum Left {
     Idle,
     /// The job has panicked; the coroutine is idle all the same.
     Panicked,
+    /// The body has returned: the coroutine is at its end.
+    Retired,
 }
 
 /// A coroutine of the pool, seen from the hub.
 pub(crate) struct Coroutine {
-    inner: ManuallyDrop<corosensei::Coroutine<(), (), (), SharedStack>>,
     port: Rc<Port>,
 }
 
 /// What the hub and the code on the coroutine share.
 pub(crate) struct Port {
-    /// INVARIANT: null, or the yielder at the base of this coroutine's stack, which lives until the
-    /// body returns.
-    yielder: Cell<*const Yielder<(), ()>>,
+    fiber: Fiber,
     /// What the task does, in the words of whoever started it. On the stack, where there is room that
     /// costs nothing.
     ///
@@ -82,7 +79,9 @@ pub(crate) struct Port {
     label: Cell<*const RefCell<Label>>,
     job: Cell<Option<Job>>,
     left: Cell<Left>,
-    local: RefCell<Option<Box<dyn TaskLocal>>>,
+    /// What the body panicked with, which no job can make it do.
+    panic: Cell<Option<Box<dyn Any + Send>>>,
+    local: Option<Box<dyn TaskLocal>>,
     /// Stands below `local`, so that it is dropped later: the host's `TaskLocal` may still use the
     /// reserved bytes when it is dropped.
     stack: Stack,
@@ -92,42 +91,27 @@ pub(crate) struct Port {
 #[derive(Clone, Copy)]
 pub(crate) struct Exit {
     /// INVARIANT: the port of a coroutine that has been entered, and has not come back for good. It
-    /// lives as long, since the coroutine's body owns a share of it, and nothing unwinds that.
+    /// lives as long: a coroutine that is dropped while it is parked leaks it.
     port: *const Port,
-}
-
-/// The stack as corosensei sees it.
-struct SharedStack(Rc<Port>);
-
-// SAFETY: `base` and `limit` bound a mapped, writable, guarded range that is used by one coroutine
-// only and stays mapped while the `Rc` (or its leaked twin) lives: `StackSource` cuts each slot once.
-unsafe impl corosensei::stack::Stack for SharedStack {
-    fn base(&self) -> StackPointer {
-        StackPointer::new(self.0.stack.span().frames.end).expect("a mapping is not at zero")
-    }
-
-    fn limit(&self) -> StackPointer {
-        StackPointer::new(self.0.stack.span().frames.start).expect("a mapping is not at zero")
-    }
 }
 
 impl Coroutine {
     /// Makes an idle coroutine on `stack`.
     pub(crate) fn new(stack: Stack, local: Option<Box<dyn TaskLocal>>) -> Coroutine {
-        let port = Rc::new(Port {
-            yielder: Cell::new(ptr::null()),
+        let frames = stack.span().frames.clone();
+        let port = Rc::new_cyclic(|port: &Weak<Port>| Port {
+            // SAFETY: the frames are a mapped, writable, guarded range, which is used by one coroutine
+            // only (`StackSource` cuts each slot once) and ends aligned. It stays mapped while the port
+            // lives, which has the stack, and until the coroutine is retired or for ever.
+            fiber: unsafe { Fiber::new(&frames, run_jobs, port.as_ptr().cast()) },
             label: Cell::new(ptr::null()),
             job: Cell::new(None),
             left: Cell::new(Left::Idle),
-            local: RefCell::new(local),
+            panic: Cell::new(None),
+            local,
             stack,
         });
-        let shared = Rc::clone(&port);
-        let inner =
-            corosensei::Coroutine::with_stack(SharedStack(Rc::clone(&port)), move |yielder, ()| {
-                body(&shared, yielder);
-            });
-        Coroutine { inner: ManuallyDrop::new(inner), port }
+        Coroutine { port }
     }
 
     /// Gives an idle coroutine its next job.
@@ -137,11 +121,32 @@ impl Coroutine {
     }
 
     /// Runs the coroutine until it parks or its job ends.
+    #[expect(clippy::inline_always, reason = "a return between two switches is foretold wrongly")]
+    #[inline(always)]
     pub(crate) fn enter(&mut self) -> Left {
-        self.with_local(|local| local.enter());
-        self.inner.resume(());
-        self.with_local(|local| local.leave());
-        self.port.left.get()
+        let port = &*self.port;
+        if let Some(local) = &port.local {
+            local.enter();
+        }
+        // SAFETY: a coroutine that is not retired is out whenever it has come back, and stays on the
+        // thread that made it, as it is not `Send`.
+        unsafe { port.fiber.enter() };
+        if let Some(local) = &port.local {
+            local.leave();
+        }
+        let left = port.left.get();
+        if left == Left::Retired {
+            self.end();
+        }
+        left
+    }
+
+    /// Goes on with the panic that the body ended with.
+    #[cold]
+    fn end(&self) {
+        if let Some(panic) = self.port.panic.take() {
+            resume_unwind(panic);
+        }
     }
 
     /// The way out, for the code that runs after [`enter`](Self::enter) and before it comes back.
@@ -160,28 +165,22 @@ impl Coroutine {
             unsafe { self.port.stack.trim_below(in_use) };
         }
     }
-
-    fn with_local(&self, call: impl FnOnce(&mut dyn TaskLocal)) {
-        if let Some(local) = &mut *self.port.local.borrow_mut() {
-            call(local.as_mut());
-        }
-    }
 }
 
 impl Drop for Coroutine {
     /// Retires an idle coroutine; leaks one that is parked in the middle of a job.
     fn drop(&mut self) {
-        if self.port.left.get() == Left::Parked {
+        let port = &*self.port;
+        if port.left.get() == Left::Parked {
             std::mem::forget(Rc::clone(&self.port));
             return;
         }
-        drop(self.port.job.take());
-        if self.inner.started() {
-            self.inner.resume(());
+        drop(port.job.take());
+        if port.label().is_some() {
+            // SAFETY: idle, and so out; on its thread, as in `enter`. With no job the body returns, so
+            // that nothing is left on the stack when the port goes.
+            unsafe { port.fiber.enter() };
         }
-        // SAFETY: `inner` is not used after this, as the value is being dropped. The body has
-        // returned or never begun, so that dropping it unwinds nothing.
-        unsafe { ManuallyDrop::drop(&mut self.inner) };
     }
 }
 
@@ -193,7 +192,8 @@ impl Exit {
     pub(crate) fn leave(self) {
         self.with_port(|port| {
             port.left.set(Left::Parked);
-            port.switch_out();
+            // SAFETY: the caller runs on this coroutine.
+            unsafe { port.fiber.leave() };
         });
     }
 
@@ -239,32 +239,36 @@ impl Port {
     pub(crate) fn stack_bytes(&self) -> usize {
         self.stack.span().reserved.end - self.stack.guard().start
     }
-
-    #[inline]
-    fn switch_out(&self) {
-        // SAFETY: the caller runs on this coroutine, so its body has set `yielder` and has not
-        // returned (INVARIANT of the field), and corosensei's rule that a yielder is used on its
-        // own coroutine only holds.
-        let yielder = unsafe { &*self.yielder.get() };
-        yielder.suspend(());
-    }
 }
 
-/// The function at the base of each coroutine: one job after the other, until none is loaded.
-fn body(port: &Port, yielder: &Yielder<(), ()>) {
+/// The function at the base of each coroutine, which leaves it for good when the body has returned.
+extern "C" fn run_jobs(port: *const ()) -> ! {
+    // SAFETY: `Coroutine::new` passes its port, which lives until the coroutine has left for good.
+    let port = unsafe { &*port.cast::<Port>() };
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| body(port))) {
+        port.panic.set(Some(panic));
+    }
+    port.label.set(ptr::null());
+    port.left.set(Left::Retired);
+    // SAFETY: this runs on the coroutine.
+    unsafe { port.fiber.leave() };
+    unreachable!("a retired coroutine is not entered")
+}
+
+/// One job after the other, until none is loaded.
+fn body(port: &Port) {
     let label = RefCell::new(Label::default());
-    port.yielder.set(yielder);
     port.label.set(&raw const label);
     while let Some(job) = port.job.take() {
         label.borrow_mut().clear();
         let left = run(job);
-        if let Some(local) = &mut *port.local.borrow_mut() {
+        if let Some(local) = &port.local {
             local.task_end();
         }
         port.left.set(left);
-        port.switch_out();
+        // SAFETY: this runs on the coroutine.
+        unsafe { port.fiber.leave() };
     }
-    port.label.set(ptr::null());
 }
 
 /// Runs a job to its end, and drops the payload of its panic: that is code of the user's too, which
@@ -286,9 +290,9 @@ mod tests {
     struct Host(usize);
 
     impl TaskLocal for Host {
-        fn enter(&mut self) {}
-        fn leave(&mut self) {}
-        fn task_end(&mut self) {}
+        fn enter(&self) {}
+        fn leave(&self) {}
+        fn task_end(&self) {}
     }
 
     impl Drop for Host {
@@ -299,10 +303,25 @@ mod tests {
         }
     }
 
+    /// Panics when a task ends.
+    struct Careless;
+
+    impl TaskLocal for Careless {
+        fn enter(&self) {}
+        fn leave(&self) {}
+        fn task_end(&self) {
+            resume_unwind(Box::new("careless"));
+        }
+    }
+
     /// The last of its arena, so that the mapping goes with it.
-    fn coroutine() -> Coroutine {
+    fn stack() -> Stack {
         let geometry = Geometry { stack_bytes: 0, reserved_bytes: 16, stacks_max: 1 };
-        let stack = StackSource::new(geometry).make().unwrap();
+        StackSource::new(geometry).make().unwrap()
+    }
+
+    fn coroutine() -> Coroutine {
+        let stack = stack();
         let host = Host(stack.span().reserved.start);
         Coroutine::new(stack, Some(Box::new(host)))
     }
@@ -310,7 +329,8 @@ mod tests {
     /// Each coroutine has one; a hundred thousand may wait.
     #[test]
     fn a_port_stays_small() {
-        assert!(size_of::<Port>() <= 144, "{}", size_of::<Port>());
+        let but_for_fiber = size_of::<Port>() - size_of::<Fiber>();
+        assert!(but_for_fiber <= 136, "{but_for_fiber}");
     }
 
     #[test]
@@ -320,6 +340,52 @@ mod tests {
         used.load(Job::once(|| ()));
         assert_eq!(used.enter(), Left::Idle);
         drop(used);
+    }
+
+    #[test]
+    fn a_panic_of_the_host_comes_to_the_hub_and_the_coroutine_is_at_its_end() {
+        let mut coroutine = Coroutine::new(stack(), Some(Box::new(Careless)));
+        coroutine.load(Job::once(|| ()));
+        let panic = catch_unwind(AssertUnwindSafe(|| coroutine.enter())).unwrap_err();
+        assert_eq!(panic.downcast_ref(), Some(&"careless"));
+        drop(coroutine);
+    }
+
+    /// A value that the compiler puts where it may suppose that the stack is aligned.
+    #[repr(align(16))]
+    struct Aligned(u64);
+
+    #[test]
+    fn both_sides_find_again_what_they_had_and_the_stack_aligned() {
+        let mut coroutine = coroutine();
+        let exit = coroutine.exit();
+        let sum = Rc::new(Cell::new(0));
+        let total = Rc::clone(&sum);
+        coroutine.load(Job::once(move || {
+            for number in 1..=100 {
+                let aligned = std::hint::black_box(Aligned(number));
+                assert!((&raw const aligned).addr().is_multiple_of(16));
+                exit.leave();
+                total.set(total.get() + aligned.0);
+            }
+        }));
+        let mut entered = 0;
+        while coroutine.enter() == Left::Parked {
+            entered += 1;
+        }
+        assert_eq!((entered, sum.get()), (100, 5050));
+    }
+
+    #[test]
+    fn a_stack_walk_in_a_coroutine_ends_at_its_bottom() {
+        let walked = Rc::new(RefCell::new(String::new()));
+        let kept = Rc::clone(&walked);
+        let mut coroutine = coroutine();
+        coroutine.load(Job::once(move || {
+            *kept.borrow_mut() = std::backtrace::Backtrace::force_capture().to_string();
+        }));
+        assert_eq!(coroutine.enter(), Left::Idle);
+        assert!(walked.borrow().contains("run_jobs"), "{}", walked.borrow());
     }
 
     #[test]

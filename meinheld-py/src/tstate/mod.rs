@@ -152,7 +152,7 @@ pub(crate) struct PythonState {
 }
 
 impl PythonState {
-    fn exchange(&mut self) {
+    fn exchange(&self) {
         debug_assert_eq!(self.thread, current_thread());
         // SAFETY: the scheduler calls `enter` and `leave` in pairs, attached and on the thread
         // asserted above, so that the thread state holds the hub's fields or this coroutine's.
@@ -161,15 +161,15 @@ impl PythonState {
 }
 
 impl TaskLocal for PythonState {
-    fn enter(&mut self) {
+    fn enter(&self) {
         self.exchange();
     }
 
-    fn leave(&mut self) {
+    fn leave(&self) {
         self.exchange();
     }
 
-    fn task_end(&mut self) {
+    fn task_end(&self) {
         debug_assert_eq!(self.thread, current_thread());
         // SAFETY: called on the coroutine, between `enter` and `leave`: attached, and the thread
         // state holds this coroutine's fields. The answer is null or a C string constant.
