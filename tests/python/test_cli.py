@@ -506,7 +506,7 @@ def test_the_access_log_goes_to_a_file(serve: Callable, tmp_path: Path) -> None:
 
 
 def test_the_usual_names_are_tried(command: Command, serve: Callable) -> None:
-    command.write("wsgi.py", HELLO.replace("def app", "def application"))
+    command.write("wsgi.py", "from chat import app as application")
     server = serve(HELLO, app="wsgi", chdir=command.directory)
     assert "serves wsgi:application on" in server.output()
     assert server.get() == (200, b"hello\n")

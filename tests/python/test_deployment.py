@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import http.client
 import os
 import shutil
@@ -62,7 +63,11 @@ def test_pyramid_example(start: Start, tmp_path: Path) -> None:
     """By pserve, which finds the server by its name in the ini file."""
     shutil.copytree(EXAMPLES / "pyramid", tmp_path, dirs_exist_ok=True)
     ini = tmp_path / "site.ini"
-    ini.write_text(ini.read_text().replace("port = 8000", "port = 0"))
+    config = configparser.ConfigParser()
+    config.read(ini)
+    config["server:main"]["port"] = "0"
+    with ini.open("w") as file:
+        config.write(file)
     running = start([str(SCRIPTS / "pserve"), "site.ini"])
     assert get(running.port, "/hello/ann").text == "Hello, ann!\n"
     assert get(running.port, "/nobody").status == 404

@@ -165,8 +165,8 @@ def test_an_interpreter_ends_in_order(tmp_path: Path, ending: str, threads: list
 
 
 BUSY = """
-import builtins, sys, threading, time
-from meinheld import server
+import builtins, os, socket, sys, threading, time
+from meinheld import middleware, server
 
 def sleeps():
     while True:
@@ -181,7 +181,6 @@ def joins():
             pass
 
 def waits():
-    import os
     reading, writing = os.pipe()
     while True:
         try:
@@ -190,8 +189,6 @@ def waits():
             pass
 
 def computes():
-    from meinheld import middleware
-    import socket
     began = threading.Event()
     def app(environ, start_response):
         while True:

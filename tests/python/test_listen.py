@@ -179,8 +179,8 @@ def test_listener_is_not_inherited_and_reuses_its_address(tmp_path: Path) -> Non
     server.listen(("127.0.0.1", 0))
     port = server.addresses()[0][1]
     links = "import os; print([os.readlink('/proc/self/fd/' + fd) for fd in os.listdir('/proc/self/fd') if os.path.exists('/proc/self/fd/' + fd)])"
-    child = subprocess.run([sys.executable, "-c", links], capture_output=True, text=True, close_fds=False)
-    assert "socket:" not in child.stdout, child.stdout
+    child = subprocess.run([sys.executable, "-c", links], capture_output=True, text=True, close_fds=False, check=True)
+    assert "pipe:" in child.stdout and "socket:" not in child.stdout, child.stdout
     serve(lambda: ask(("127.0.0.1", port)))
     server.listen(("127.0.0.1", port))
     """

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -289,7 +290,7 @@ KINDS: dict[str, list[bytes]] = {
     "absolute": [b"GET http://y/plain?z HTTP/1.0\r\nHost: x\r\n\r\n"],
     "odd_method": [HEAD.format("PROPFIND", "/plain", "").encode()],
     "malformed": [b"GET /plain HTTP/1.1\r\nBad Name: x\r\n\r\n"],
-    "pipelined": [2 * get("/suspend").replace(b"close", b"x") + get("/plain")],
+    "pipelined": [2 * b"GET /suspend HTTP/1.1\r\nHost: x\r\n\r\n" + get("/plain")],
     "resumed": [get("/waits"), get("/wakes")],
     "thrown": [get("/waits"), get("/throws")],
     "websocket": [get("/talks", UPGRADE) + b"\x81\x84\0\0\0\0ping" + b"\x88\x80\0\0\0\0"],
@@ -315,6 +316,7 @@ class Trials:
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 text=True,
+                start_new_session=True,
             )
 
     def run(self, kind: str, start: int, count: int, logged: int) -> bytes:
@@ -375,7 +377,12 @@ class Trials:
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.close()
         self.process.stdout.close()
-        assert self.process.wait(SECONDS) == 0, self.output()
+        try:
+            assert self.process.wait(SECONDS) == 0, self.output()
+        finally:
+            # A child that has not ended is in the way of nothing else.
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
 
 
 def rest(connection: socket.socket) -> bytes:
