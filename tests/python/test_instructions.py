@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -33,3 +34,13 @@ def test_requests_stay_below_their_ceilings() -> None:
     assert counted.returncode == 0, counted.stdout + counted.stderr
     for scenario in ("w1", "w4", "w4-varying", "pipelined"):
         assert f"[{scenario}]" in counted.stdout
+
+
+@pytest.mark.timeout(300)
+def test_a_request_costs_the_same_beside_thousands_that_wait() -> None:
+    counted = count("parked", "routed")
+    assert counted.returncode == 0, counted.stdout + counted.stderr
+    found = re.findall(r"([0-9,]+)  .*\[(\w+)\]", counted.stdout)
+    costs = {scenario: int(figure.replace(",", "")) for figure, scenario in found}
+    # A per cent is what figures differ by that are counted twice.
+    assert costs["parked"] <= costs["routed"] * 1.02, costs
