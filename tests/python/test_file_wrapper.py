@@ -7,12 +7,14 @@ import hashlib
 import random
 import re
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from conftest import Server
 from lab import Lab, collect_until, running_lab
 from wire import wait_until
 
@@ -320,6 +322,35 @@ def test_a_file_that_has_its_wrapper_is_collected(lab: Lab) -> None:
     )
     assert lab.ask_again(name).body == b"all of it"
     collect_until(lab, name, "collected")
+
+
+def test_a_client_that_goes_does_not_end_a_program_that_asked_for_sigpipe(tmp_path: Path) -> None:
+    """Which sendfile(2) raises, whatever else is said to be ignored."""
+    huge = tmp_path / "huge"
+    with huge.open("wb") as file:
+        # More than the buffers on the way take.
+        file.truncate(200 * 1024 * 1024)
+    # Not below wsgiref's validator, which hides that it is a file.
+    (tmp_path / "piped.py").write_text(f"""
+import signal
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "application/octet-stream")])
+    return environ["wsgi.file_wrapper"](open({str(huge)!r}, "rb"))
+""")
+    server = Server(tmp_path, ["piped:app", "--bind", "127.0.0.1:0"])
+    try:
+        server.wait_for_banner()
+        lab = Lab(server)
+        for _ in range(5):
+            with lab.connect() as wire:
+                wire.send(lab.request("any"))
+                wire.head()
+                # Its end comes before the reset that its closing is, with unread input.
+                wire.socket.shutdown(socket.SHUT_WR)
+    finally:
+        server.check_end()
 
 
 MISTAKES = {

@@ -14,6 +14,8 @@ use super::syscall;
 const SEND_FILE_BYTES_MAX: u64 = 0x7fff_f000;
 
 /// Sends up to `bytes` of `file` from `offset`; tells how many. Zero is the end of the file.
+///
+/// There is no `MSG_NOSIGNAL` for it: SIGPIPE must be ignored, as Rust's and Python's programs begin.
 pub(crate) fn send_file(
     socket: RawFd,
     file: BorrowedFd<'_>,

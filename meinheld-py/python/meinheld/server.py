@@ -203,6 +203,8 @@ def run(app: WSGIApplication, silent: Any = 0) -> None:
 def stopping_signals() -> Iterator[list[int]]:
     """Have signals that would end the process stop the server; yield the SIGINTs that came.
 
+    SIGPIPE is ignored, as Python has it: sendfile(2) raises it when a client goes.
+
     `run` does this itself. A program that must not be killed between its last word before `run` and
     `run` does it around both.
     """
@@ -222,13 +224,14 @@ def stopping_signals() -> Iterator[list[int]]:
 
     replaced: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        ours: dict[int, Any] = {
-            signal.SIGINT: signal.default_int_handler,
-            signal.SIGTERM: signal.SIG_DFL,
+        ours: dict[int, tuple[Any, Any]] = {
+            signal.SIGINT: (signal.default_int_handler, terminate),
+            signal.SIGTERM: (signal.SIG_DFL, terminate),
+            signal.SIGPIPE: (signal.SIG_DFL, signal.SIG_IGN),
         }
-        for number, default in ours.items():
+        for number, (default, handler) in ours.items():
             if signal.getsignal(number) == default:
-                replaced[number] = signal.signal(number, terminate)
+                replaced[number] = signal.signal(number, handler)
     _replaced.update(replaced)
     try:
         yield interrupted
