@@ -5,8 +5,7 @@ from __future__ import annotations
 import socket
 import statistics
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import pytest
 from conftest import Server
@@ -15,15 +14,14 @@ from wire import SECONDS
 APP = """
 from meinheld import server
 
-def own_logger(environ):
-    pass
+class Logger:
+    def access(self, environ):
+        pass
 
 def app(environ, start_response):
     path = environ["PATH_INFO"]
     if path == "/logged":
-        class Log:
-            access = staticmethod(own_logger)
-        server.set_access_logger(Log())
+        server.set_access_logger(Logger())
     if path == "/pieces":
         pieces = [bytes([number]) * 65536 for number in range(100)]
     elif path == "/large":
@@ -39,16 +37,14 @@ LAST = "GET {} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 
 def started(serve: Callable, **options: object) -> Server:
-    """The server; a list is sent in one piece, and what the validator makes of it is not."""
+    """The server, without the validator: a list is sent in one piece, and what that makes of it is not."""
     server: Server = serve(APP, validate=False, **options)
     return server
 
 
-@contextmanager
-def connected(port: int) -> Iterator[socket.socket]:
+def connected(port: int) -> socket.socket:
     """A client's socket."""
-    with socket.create_connection(("127.0.0.1", port), SECONDS) as peer:
-        yield peer
+    return socket.create_connection(("127.0.0.1", port), SECONDS)
 
 
 def rest(peer: socket.socket) -> bytes:
