@@ -117,8 +117,6 @@ mod config;
 mod continuation;
 mod error;
 #[allow(unsafe_code)] // the switch itself
-#[cfg_attr(all(target_arch = "x86_64", not(meinheld_portable)), path = "fiber/x86_64.rs")]
-#[cfg_attr(not(all(target_arch = "x86_64", not(meinheld_portable))), path = "fiber/elsewhere.rs")]
 mod fiber;
 mod hub;
 mod join;

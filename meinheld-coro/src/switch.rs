@@ -1,4 +1,4 @@
-//! The switch: pooled coroutines on fibers (see the folder fiber), and nothing else that knows those.
+//! The switch: pooled coroutines on fibers (see fiber.rs), and nothing else that knows those.
 //!
 //! ```text
 //!        hub's stack                         coroutine's stack (see stack.rs)
@@ -25,7 +25,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr;
 use std::rc::{Rc, Weak};
 
-use crate::fiber::Fiber;
+use crate::fiber::{Fiber, Frames};
 use crate::local::TaskLocal;
 use crate::overflow::Label;
 use crate::stack::Stack;
@@ -98,12 +98,12 @@ pub(crate) struct Exit {
 impl Coroutine {
     /// Makes an idle coroutine on `stack`.
     pub(crate) fn new(stack: Stack, local: Option<Box<dyn TaskLocal>>) -> Coroutine {
-        let frames = stack.span().frames.clone();
+        // SAFETY: a mapped, writable, guarded range, which is used by one coroutine only (`StackSource`
+        // cuts each slot once) and ends aligned. It stays mapped while the port lives, which has the
+        // stack, and until the coroutine is retired or for ever.
+        let frames = unsafe { Frames::new(stack.span().frames.clone()) };
         let port = Rc::new_cyclic(|port: &Weak<Port>| Port {
-            // SAFETY: the frames are a mapped, writable, guarded range, which is used by one coroutine
-            // only (`StackSource` cuts each slot once) and ends aligned. It stays mapped while the port
-            // lives, which has the stack, and until the coroutine is retired or for ever.
-            fiber: unsafe { Fiber::new(&frames, run_jobs, port.as_ptr().cast()) },
+            fiber: Fiber::new(frames, run_jobs, port.as_ptr().cast()),
             label: Cell::new(ptr::null()),
             job: Cell::new(None),
             left: Cell::new(Left::Idle),

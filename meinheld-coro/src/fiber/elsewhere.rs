@@ -1,14 +1,13 @@
-//! A second stack for a thread, and the way there and back: by corosensei, on every processor but
-//! x86-64. `fiber/x86_64.rs` is the same, faster.
+//! The switch by corosensei, for every processor but x86-64. `x86_64.rs` is the same, faster.
 
 use std::cell::{Cell, UnsafeCell};
 use std::mem::ManuallyDrop;
-use std::ops::Range;
 use std::ptr;
 use std::rc::Rc;
 
 use corosensei::Yielder;
-use corosensei::stack::StackPointer;
+
+use super::Frames;
 
 /// A stack on which a function runs, in turns with the one that enters it.
 pub(crate) struct Fiber {
@@ -20,29 +19,10 @@ pub(crate) struct Fiber {
     yielder: Rc<Cell<*const Yielder<(), ()>>>,
 }
 
-/// The stack as corosensei sees it.
-struct Frames(Range<usize>);
-
-// SAFETY: the range is mapped, writable and one fiber's, and its end is a multiple of 16: the promise
-// of the caller of `Fiber::new`.
-unsafe impl corosensei::stack::Stack for Frames {
-    fn base(&self) -> StackPointer {
-        StackPointer::new(self.0.end).expect("a mapping is not at zero")
-    }
-
-    fn limit(&self) -> StackPointer {
-        StackPointer::new(self.0.start).expect("a mapping is not at zero")
-    }
-}
-
 impl Fiber {
     /// A fiber that will call `entry(argument)`, with its frames in `frames`.
-    ///
-    /// # Safety
-    /// The frames are mapped, writable and nobody else's for as long as the fiber is entered; their
-    /// end is a multiple of 16.
-    pub(crate) unsafe fn new(
-        frames: &Range<usize>,
+    pub(crate) fn new(
+        frames: Frames,
         entry: extern "C" fn(*const ()) -> !,
         argument: *const (),
     ) -> Fiber {
@@ -53,7 +33,7 @@ impl Fiber {
             drop(place);
             entry(argument)
         };
-        let coroutine = corosensei::Coroutine::with_stack(Frames(frames.clone()), begin);
+        let coroutine = corosensei::Coroutine::with_stack(frames, begin);
         Fiber { coroutine: UnsafeCell::new(ManuallyDrop::new(coroutine)), yielder }
     }
 

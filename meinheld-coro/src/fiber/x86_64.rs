@@ -1,4 +1,4 @@
-//! A second stack for a thread, and the way there and back: x86-64.
+//! The switch of x86-64.
 //!
 //! Going over is an exchange: the stack that is left keeps what the other side needs to come back
 //! on its own top, and the one word of the fiber names the stack that does not run.
@@ -34,7 +34,10 @@
 
 use std::arch::{asm, global_asm};
 use std::cell::Cell;
-use std::ops::Range;
+
+use corosensei::stack::Stack;
+
+use super::Frames;
 
 /// A stack on which a function runs, in turns with the one that enters it.
 pub(crate) struct Fiber {
@@ -45,12 +48,9 @@ pub(crate) struct Fiber {
 
 impl Fiber {
     /// A fiber that will call `entry(argument)`, with its frames in `frames`.
-    ///
-    /// # Safety
-    /// The frames are mapped, writable and nobody else's for as long as the fiber is entered; their
-    /// end is a multiple of 16.
-    pub(crate) unsafe fn new(
-        frames: &Range<usize>,
+    #[expect(clippy::needless_pass_by_value, reason = "they are this fiber's from now on")]
+    pub(crate) fn new(
+        frames: Frames,
         entry: extern "C" fn(*const ()) -> !,
         argument: *const (),
     ) -> Fiber {
@@ -59,10 +59,9 @@ impl Fiber {
             entry as *const () as usize,
             argument as usize,
         ];
-        debug_assert!(frames.end.is_multiple_of(16), "a stack begins aligned");
-        let top = (frames.end - size_of_val(&first)) as *mut [usize; 3];
-        // SAFETY: the last bytes of the frames, which are the fiber's (the caller's promise) and
-        // aligned for words.
+        let top = (frames.base().get() - size_of_val(&first)) as *mut [usize; 3];
+        // SAFETY: the last bytes of the frames, which are the fiber's and aligned for words (what a
+        // `Stack` promises).
         unsafe { top.write(first) };
         Fiber { other: Cell::new(top.cast()) }
     }
