@@ -82,6 +82,12 @@ class Walk:
             got = c.suspend(30)
         except Thrown as error:
             got = error.args[0]
+        except server.ContinuationError:
+            # Refused to suspend, inside a callback from C: nobody is to wake it.
+            if (c, token) in waiting:
+                waiting.remove((c, token))
+            self.restore(context, before)
+            raise
         except ENDS as error:
             self.stopping = isinstance(error, server.Stopped)
             if local.value is not name or variable.get() is not name:
@@ -184,7 +190,6 @@ def sqlite_callback(walk, depth):
     try:
         database.execute("select f()").fetchone()
     except sqlite3.OperationalError:
-        # It refused to suspend there; the token is nobody's.
         pass
     finally:
         database.close()
@@ -390,8 +395,8 @@ def wake_some(randomness):
         try:
             c.throw(Thrown(token)) if randomness.random() < 0.3 else c.resume(token)
         except server.ContinuationError as error:
-            # Between its entry in the list and its suspend, or refused to suspend.
-            if "ended" not in str(error) and len(waiting) < 1000 and error_is_early(c):
+            # Between its entry in the list and its suspend: it is still to be woken.
+            if "ended" not in str(error):
                 waiting.append((c, token))
 
 def kill_some(randomness):
@@ -399,12 +404,6 @@ def kill_some(randomness):
     if killable and randomness.random() < 0.2:
         task = killable.pop(randomness.randrange(len(killable)))
         task.kill(randomness.choice((None, Cut, Cut(task), CutOff, CutOff(task))))
-
-early = {}
-
-def error_is_early(c):
-    early[id(c)] = early.get(id(c), 0) + 1
-    return early[id(c)] < 100
 
 def wake_from_here():
     randomness = random.Random(1)
