@@ -25,8 +25,9 @@ use crate::names::name;
 use crate::references::{function_has_only, has_only};
 use crate::start_response::{EarlyHints, StartResponse};
 
-/// How many are idle at the most; each takes about a kilobyte.
-const IDLE_MAX: usize = 64;
+/// How many are idle at the most; each takes about a kilobyte. As many as wait at once, since they are
+/// woken together, and to free the objects of each was a quarter of the instructions that it took.
+const IDLE_MAX: usize = 16_384;
 
 /// Who has a kit's lane, beside its continuation: itself, the input, the early hints, the client, the
 /// starter and its `write`. Others are continuations that the client has made.
