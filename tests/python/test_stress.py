@@ -34,7 +34,8 @@ variable = contextvars.ContextVar("variable")
 local = threading.local()
 waiting, errors = [], []
 signals = 0
-server.set_keepalive(60)
+# The control connection waits for the end of the walks.
+server.set_keepalive(3600)
 
 class Thrown(Exception):
     pass
