@@ -58,8 +58,8 @@ impl Client {
     }
 
     /// The client's address, while the request lasts.
-    pub fn peer(&self) -> Option<Rc<Address>> {
-        self.with(|connection| Rc::clone(&connection.peer))
+    pub fn peer(&self) -> Option<Address> {
+        self.with(|connection| connection.peer.address())
     }
 
     /// Calls `use_it` with the connection, if it is open and this request's still.

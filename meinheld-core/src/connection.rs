@@ -27,7 +27,6 @@
 //! Not here: doing any of it (see driver.rs and exchange.rs).
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -35,7 +34,7 @@ use meinheld_coro::{TaskId, Ticket, TimerId};
 use slab::Slab;
 use tempfile::SpooledTempFile;
 
-use crate::address::Address;
+use crate::address::{Address, Peer};
 use crate::descriptors::Readiness;
 use crate::http::{Changes, Decoder, RequestKind};
 use crate::input::Input;
@@ -74,7 +73,10 @@ impl CloseReason {
 /// Where a connection stands; see the picture above.
 #[derive(Debug)]
 pub(crate) enum Phase {
-    Head,
+    /// Since then: when it was accepted, or its last request ended.
+    Head {
+        since: Instant,
+    },
     Collecting(Box<Collection>),
     Busy,
     /// The same, but the bytes are no HTTP any more.
@@ -82,7 +84,7 @@ pub(crate) enum Phase {
     /// This many bytes of a body that nobody read are to be dropped before the next head.
     Discarding(u64),
     /// What is still to be sent before our side ends.
-    Lingering(Vec<u8>),
+    Lingering(Input),
 }
 
 /// A body that is collected before its request begins.
@@ -105,22 +107,20 @@ pub(crate) struct Collection {
 #[expect(clippy::struct_excessive_bools, reason = "they are facts independent of each other")]
 pub(crate) struct Connection {
     socket: OwnedFd,
-    pub(crate) peer: Rc<Address>,
+    pub(crate) peer: Peer,
     pub(crate) local: Arc<Address>,
     pub(crate) phase: Phase,
     pub(crate) input: Input,
     /// What is to be sent and was not yet; see `Shared::flush`.
     pub(crate) held: Vec<u8>,
     /// How many bytes of `input` are known to be no complete head.
-    pub(crate) scanned: usize,
+    pub(crate) scanned: u32,
     /// Who waits for input.
     pub(crate) reader: Option<Ticket>,
     /// Who waits for room for output.
     pub(crate) writer: Option<Ticket>,
     /// Who is suspended, and is to be interrupted when the peer goes.
     pub(crate) departure: Option<Ticket>,
-    /// When it was accepted, or its last request ended.
-    pub(crate) idle_since: Instant,
     /// How many requests have ended on it, by which each is told from those before.
     pub(crate) requests_ended: u32,
     /// Whether it stands in the pending queue.
@@ -146,16 +146,15 @@ impl Connection {
     ) -> Connection {
         Connection {
             socket,
-            peer: Rc::new(peer),
+            peer: peer.into(),
             local,
-            phase: Phase::Head,
+            phase: Phase::Head { since: now },
             input: Input::default(),
             held: Vec::new(),
             scanned: 0,
             reader: None,
             writer: None,
             departure: None,
-            idle_since: now,
             requests_ended: 0,
             pending: false,
             watched: false,
@@ -213,12 +212,20 @@ impl Connection {
 
     /// Whether it waits for a request.
     pub(crate) fn is_waiting(&self) -> bool {
-        matches!(self.phase, Phase::Head)
+        matches!(self.phase, Phase::Head { .. })
     }
 
     /// Whether no request is being received or answered.
     pub(crate) fn is_idle(&self) -> bool {
-        matches!(self.phase, Phase::Head) && self.input.is_empty() && self.held.is_empty()
+        self.idle_since().is_some()
+    }
+
+    /// Since when, if it is so.
+    fn idle_since(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Head { since } if self.input.is_empty() && self.held.is_empty() => Some(since),
+            _ => None,
+        }
     }
 }
 
@@ -268,12 +275,11 @@ impl Connections {
     /// Up to `count` connections that have been idle since `until` or longer, those that have been
     /// for the longest.
     pub(crate) fn longest_idle(&self, until: Instant, count: usize) -> Vec<ConnectionId> {
-        let slots = self.slots.iter().filter(|(_, (_, connection))| {
-            connection.is_idle() && !connection.pending && connection.idle_since <= until
-        });
+        let slots = self.slots.iter().filter(|(_, (_, connection))| !connection.pending);
         let mut idle: Vec<_> = slots
-            .map(|(index, (generation, connection))| {
-                (connection.idle_since, ConnectionId::new(index, *generation))
+            .filter_map(|(index, (generation, connection))| {
+                let since = connection.idle_since().filter(|since| *since <= until)?;
+                Some((since, ConnectionId::new(index, *generation)))
             })
             .collect();
         if idle.len() > count {
@@ -365,7 +371,7 @@ mod tests {
     /// Thousands wait.
     #[test]
     fn a_connection_stays_small() {
-        assert!(size_of::<Connection>() <= 256, "{}", size_of::<Connection>());
+        assert!(size_of::<Connection>() <= 184, "{}", size_of::<Connection>());
     }
 
     #[test]

@@ -166,9 +166,9 @@ impl<S: Service> Driver<S> {
             Linger,
         }
         let what = self.shared.with(id, |connection| match connection.phase {
-            Phase::Head => {
+            Phase::Head { .. } => {
                 let input = std::mem::take(&mut connection.input);
-                Some(What::Head(input, connection.scanned))
+                Some(What::Head(input, connection.scanned as usize))
             }
             Phase::Collecting(_) => Some(What::Collect),
             Phase::Discarding(_) => Some(What::Discard),
@@ -219,8 +219,8 @@ impl<S: Service> Driver<S> {
     fn after_head(&self, id: ConnectionId) -> Step {
         let more = self.shared.with(id, |connection| match connection.phase {
             Phase::Collecting(_) | Phase::Lingering(_) => Some(connection.readable),
-            Phase::Head if !connection.input.is_empty() => Some(true),
-            Phase::Head | Phase::Busy | Phase::Upgraded | Phase::Discarding(_) => None,
+            Phase::Head { .. } if !connection.input.is_empty() => Some(true),
+            Phase::Head { .. } | Phase::Busy | Phase::Upgraded | Phase::Discarding(_) => None,
         });
         match more.flatten() {
             Some(true) => {
@@ -270,7 +270,8 @@ impl<S: Service> Driver<S> {
         let untimed = self.shared.with(id, |connection| {
             let begins = connection.scanned == 0 && !input.is_empty();
             connection.input = input;
-            connection.scanned = scanned;
+            // A head is shorter; else it is looked at anew.
+            connection.scanned = u32::try_from(scanned).unwrap_or(0);
             begins || connection.deadline.is_none()
         });
         if untimed == Some(true) {
@@ -515,14 +516,14 @@ impl Connection {
     fn may_advance(&self, event: Event) -> bool {
         match self.phase {
             Phase::Lingering(_) => true,
-            Phase::Head | Phase::Collecting(_) | Phase::Discarding(_) => event.readable,
+            Phase::Head { .. } | Phase::Collecting(_) | Phase::Discarding(_) => event.readable,
             Phase::Busy | Phase::Upgraded => false,
         }
     }
 
     /// Takes the body out that is being collected; the phase is to be set by the caller.
     fn take_collection(&mut self) -> Option<Box<Collection>> {
-        match std::mem::replace(&mut self.phase, Phase::Head) {
+        match std::mem::replace(&mut self.phase, Phase::Busy) {
             Phase::Collecting(collection) => Some(collection),
             other => {
                 self.phase = other;

@@ -34,6 +34,7 @@ use crate::http::{
     BodyEncoding, BodyPlan, KeepAlive, LAST_CHUNK, RequestFacts, ResponseBuilder, ResponseError,
     early_hints, error_response, reason_phrase,
 };
+use crate::shared::Turn;
 use crate::upgraded::Traffic;
 
 /// An unread rest of a request body up to this many bytes is read and dropped to keep the
@@ -55,13 +56,13 @@ impl Deref for Held {
     type Target = State;
 
     fn deref(&self) -> &State {
-        self.0.get_or_init(State::broken)
+        self.0.get_or_init(|| Box::new(State::broken()))
     }
 }
 
 impl DerefMut for Held {
     fn deref_mut(&mut self) -> &mut State {
-        self.0.get_or_init(State::broken);
+        self.0.get_or_init(|| Box::new(State::broken()));
         self.0.get_mut().expect("it is there or was made just now")
     }
 }
@@ -70,10 +71,9 @@ struct State {
     expectation: Expectation,
     body: RequestBody,
     response: Response,
-    known_length: Option<u64>,
+    length: Length,
     status: u16,
     body_bytes_sent: u64,
-    mismatch: Option<LengthMismatch>,
     muted: bool,
     /// Whether nothing that takes time follows the end of the response.
     prompt: bool,
@@ -81,8 +81,18 @@ struct State {
     written: Option<Instant>,
     /// The turns in which the socket was read and written last. Apart, so that the first send, with
     /// which earlier responses may go out, does not give way.
-    received_in: Option<Instant>,
-    sent_in: Option<Instant>,
+    received_in: Turn,
+    sent_in: Turn,
+}
+
+/// What is known of the length of the response's body.
+#[derive(Clone, Copy)]
+enum Length {
+    Unknown,
+    /// The application has told it, before the head was sent.
+    Announced(u64),
+    /// It was not as the head says.
+    Mismatched(LengthMismatch),
 }
 
 impl State {
@@ -91,21 +101,20 @@ impl State {
             expectation,
             body,
             response,
-            known_length: None,
+            length: Length::Unknown,
             status: 0,
             body_bytes_sent: 0,
-            mismatch: None,
             muted: false,
             prompt: false,
             written: None,
-            received_in: None,
-            sent_in: None,
+            received_in: Turn::default(),
+            sent_in: Turn::default(),
         }
     }
 
     #[cold]
-    fn broken() -> Box<State> {
-        Box::new(State::new(Expectation::None, RequestBody::Broken, Response::Broken))
+    fn broken() -> State {
+        State::new(Expectation::None, RequestBody::Broken, Response::Broken)
     }
 }
 
@@ -232,7 +241,7 @@ impl Exchange {
     /// Tells how many bytes the whole body will have; unless the response has a Content-Length of
     /// its own, this becomes it. Only before the head is sent.
     pub fn announce_length(&mut self, bytes: u64) {
-        self.state.known_length = Some(bytes);
+        self.state.length = Length::Announced(bytes);
     }
 
     /// Has nothing sent from now on, whatever is written, and the connection closed after the call: the
@@ -348,8 +357,8 @@ impl Exchange {
         match plan.encoding {
             BodyEncoding::Chunked => out.extend_from_slice(LAST_CHUNK),
             BodyEncoding::Length(length) if self.state.body_bytes_sent < length => {
-                self.state.mismatch =
-                    Some(LengthMismatch::Shortage(length - self.state.body_bytes_sent));
+                let shortage = LengthMismatch::Shortage(length - self.state.body_bytes_sent);
+                self.state.length = Length::Mismatched(shortage);
                 keep_alive = KeepAlive::Close;
             }
             BodyEncoding::Length(_) | BodyEncoding::None | BodyEncoding::UntilClose => {}
@@ -414,7 +423,7 @@ impl Exchange {
             Response::Unbegun | Response::Begun(_) => false,
             Response::Body(plan) => {
                 plan.encoding == BodyEncoding::None
-                    || self.state.mismatch == Some(LengthMismatch::Excess)
+                    || self.length_mismatch() == Some(LengthMismatch::Excess)
             }
             Response::Ended(_) | Response::Upgraded(_) | Response::CutOff | Response::Broken => {
                 true
@@ -443,7 +452,10 @@ impl Exchange {
 
     /// How the body differed from its announced length, once that is known.
     pub fn length_mismatch(&self) -> Option<LengthMismatch> {
-        self.state.mismatch
+        match self.state.length {
+            Length::Mismatched(mismatch) => Some(mismatch),
+            Length::Unknown | Length::Announced(_) => None,
+        }
     }
 
     /// What is to become of the connection. An exchange that has not ended is broken off.
@@ -498,7 +510,7 @@ mod tests {
     /// Each request that waits has one, and moves it about.
     #[test]
     fn an_exchange_stays_small() {
-        assert!(size_of::<Exchange>() <= 48, "{}", size_of::<Exchange>());
-        assert!(size_of::<State>() <= 152, "{}", size_of::<State>());
+        assert!(size_of::<Exchange>() <= 40, "{}", size_of::<Exchange>());
+        assert!(size_of::<State>() <= 104, "{}", size_of::<State>());
     }
 }

@@ -13,9 +13,13 @@ const OUTPUT_BYTES: usize = 2 * 1024;
 /// How many unused buffers are kept.
 const SPARE_BUFFERS_MAX: usize = 16;
 
-/// Bytes with a cursor: what lies before it has been consumed.
+/// Bytes with a cursor: what lies before it has been consumed. One pointer, since most connections have
+/// none.
 #[derive(Debug, Default)]
-pub(crate) struct Input {
+pub(crate) struct Input(Option<Box<Buffer>>);
+
+#[derive(Debug, Default)]
+struct Buffer {
     bytes: Vec<u8>,
     start: usize,
 }
@@ -23,50 +27,53 @@ pub(crate) struct Input {
 impl Input {
     /// The bytes that have not been consumed.
     pub(crate) fn unread(&self) -> &[u8] {
-        &self.bytes[self.start..]
+        self.0.as_ref().map_or(&[], |buffer| &buffer.bytes[buffer.start..])
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.start == self.bytes.len()
+        self.0.as_ref().is_none_or(|buffer| buffer.start == buffer.bytes.len())
     }
 
     /// Whether it owns no buffer of the pool's.
     pub(crate) fn is_small(&self) -> bool {
-        self.bytes.capacity() < BUFFER_BYTES
+        self.0.as_ref().is_none_or(|buffer| buffer.bytes.capacity() < BUFFER_BYTES)
     }
 
     /// Moves the cursor on by `count`, at most to the end.
     pub(crate) fn consume(&mut self, count: usize) {
-        self.start = (self.start + count).min(self.bytes.len());
-        if self.is_empty() {
-            self.bytes.clear();
-            self.start = 0;
+        let Some(buffer) = &mut self.0 else { return };
+        buffer.start = buffer.start.saturating_add(count).min(buffer.bytes.len());
+        if buffer.start == buffer.bytes.len() {
+            buffer.bytes.clear();
+            buffer.start = 0;
         }
     }
 
     /// The vector to receive into, the consumed part removed, with room for more.
     pub(crate) fn tail(&mut self) -> &mut Vec<u8> {
-        if self.start > 0 {
-            self.bytes.drain(..self.start);
-            self.start = 0;
+        let buffer = self.0.get_or_insert_default();
+        if buffer.start > 0 {
+            buffer.bytes.drain(..buffer.start);
+            buffer.start = 0;
         }
-        if self.bytes.len() == self.bytes.capacity() {
-            self.bytes.reserve(BUFFER_BYTES);
+        if buffer.bytes.len() == buffer.bytes.capacity() {
+            buffer.bytes.reserve(BUFFER_BYTES);
         }
-        &mut self.bytes
+        &mut buffer.bytes
     }
 }
 
 impl From<Vec<u8>> for Input {
     fn from(bytes: Vec<u8>) -> Input {
-        Input { bytes, start: 0 }
+        Input((!bytes.is_empty()).then(|| Box::new(Buffer { bytes, start: 0 })))
     }
 }
 
 /// Buffers of [`BUFFER_BYTES`], the last one back being the first one out.
 #[derive(Debug, Default)]
 pub(crate) struct Buffers {
-    spare: Vec<Vec<u8>>,
+    /// INVARIANT: each holds no bytes, and has a whole buffer.
+    spare: Vec<Input>,
 }
 
 impl Buffers {
@@ -75,26 +82,29 @@ impl Buffers {
         if !input.is_small() {
             return input;
         }
-        let mut bytes = self.spare.pop().unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES));
+        let mut grown = self.spare.pop().unwrap_or_else(|| {
+            let bytes = Vec::with_capacity(BUFFER_BYTES);
+            Input(Some(Box::new(Buffer { bytes, start: 0 })))
+        });
         if !input.is_empty() {
-            bytes.extend_from_slice(input.unread());
+            grown.tail().extend_from_slice(input.unread());
         }
-        Input { bytes, start: 0 }
+        grown
     }
 
     /// The opposite: takes the buffer back, unless it has grown, and leaves the bytes in a vector of their
     /// length.
     pub(crate) fn shrink(&mut self, mut input: Input) -> Input {
         if input.is_small() {
-            return input;
+            return if input.is_empty() { Input::default() } else { input };
         }
-        let kept = if input.is_empty() { Vec::new() } else { input.unread().to_vec() };
-        input.bytes.clear();
-        let has_grown = input.bytes.capacity() >= 2 * BUFFER_BYTES;
+        let kept = Input::from(input.unread().to_vec());
+        input.consume(usize::MAX);
+        let has_grown = input.tail().capacity() >= 2 * BUFFER_BYTES;
         if self.spare.len() < SPARE_BUFFERS_MAX && !has_grown {
-            self.spare.push(input.bytes);
+            self.spare.push(input);
         }
-        Input { bytes: kept, start: 0 }
+        kept
     }
 }
 
@@ -138,6 +148,7 @@ mod tests {
         assert_eq!(input.tail().capacity(), BUFFER_BYTES);
         input.consume(10);
         assert!(input.is_empty());
+        assert!(buffers.shrink(input).0.is_none(), "nothing is kept for no bytes");
     }
 
     #[test]

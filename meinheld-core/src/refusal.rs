@@ -3,7 +3,6 @@
 //! Not here: what is wrong with them, which whoever finds it says.
 
 use std::fmt;
-use std::rc::Rc;
 
 use crate::connection::{CloseReason, ConnectionId, Phase};
 use crate::driver::Driver;
@@ -14,8 +13,10 @@ impl<S: Service> Driver<S> {
     /// Handles the time-out of a connection.
     pub(crate) fn expire(&self, id: ConnectionId) {
         let reason = self.shared.with(id, |connection| match &connection.phase {
-            Phase::Head if connection.input.is_empty() => Ok(Some(CloseReason::KeepAliveExpired)),
-            Phase::Head => {
+            Phase::Head { .. } if connection.input.is_empty() => {
+                Ok(Some(CloseReason::KeepAliveExpired))
+            }
+            Phase::Head { .. } => {
                 Err((RequestKind::Other, first_line(connection.input.unread()).to_vec()))
             }
             Phase::Collecting(collection) => {
@@ -40,7 +41,7 @@ impl<S: Service> Driver<S> {
         if error == HeadError::HeaderUnderscore
             && let Some(name) = underscored(head)
             && self.underscores.is_due(self.shared.now.get())
-            && let Some(peer) = self.shared.with(id, |connection| Rc::clone(&connection.peer))
+            && let Some(peer) = self.shared.with(id, |connection| connection.peer.address())
         {
             self.service.report(&Report::RefusedUnderscore { peer: &peer, name });
         }
@@ -57,7 +58,7 @@ impl<S: Service> Driver<S> {
         head: &[u8],
         reason: &dyn fmt::Display,
     ) {
-        let peer = self.shared.with(id, |connection| Rc::clone(&connection.peer));
+        let peer = self.shared.with(id, |connection| connection.peer.address());
         if let Some(peer) = peer {
             let (output, bytes) = self.shared.refusal(status, kind);
             let line = first_line(head);

@@ -5,7 +5,6 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
 
 use crate::client::Client;
 use crate::connection::{CloseReason, Connection, ConnectionId, Phase};
@@ -73,7 +72,7 @@ impl<S: Service> Driver<S> {
             connection.phase = Phase::Busy;
             connection.deadline = None;
             connection.scanned = 0;
-            let (peer, local) = (Rc::clone(&connection.peer), Arc::clone(&connection.local));
+            let (peer, local) = (connection.peer.address(), Arc::clone(&connection.local));
             (peer, local, connection.requests_ended)
         });
         let Some((peer, local, request)) = known else { return };
@@ -97,7 +96,7 @@ impl<S: Service> Driver<S> {
     #[inline(never)]
     fn end(&self, id: ConnectionId, mut exchange: Exchange) {
         // The request may have taken long, and what follows is timed from now on.
-        self.shared.now.set(Instant::now());
+        self.shared.set_now();
         exchange.end_promptly();
         // A failure breaks the exchange, and `conclude` tells so.
         let _ = exchange.end();
@@ -169,8 +168,7 @@ impl<S: Service> Driver<S> {
         }
         let deadline = self.shared.now.get().checked_add(self.shared.config.keep_alive_timeout);
         let kept = self.shared.with(id, |connection| {
-            connection.phase = Phase::Head;
-            connection.idle_since = self.shared.now.get();
+            connection.phase = Phase::Head { since: self.shared.now.get() };
             let is_timed = deadline.is_some_and(|deadline| connection.expire_at(deadline));
             (is_timed, connection.has_unread(), connection.watched)
         });

@@ -23,6 +23,11 @@ use crate::sys::{self, Epoll, Interest};
 /// Once a turn has lasted this long, a request that goes on using its socket lets the others go on first.
 const TURN_TIME_MAX: Duration = Duration::from_millis(2);
 
+/// Tells one turn from the next, and what follows a change of the time from what came before. The default
+/// is none that a request runs in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Turn(u32);
+
 /// The server's state but for its application and its scheduler.
 pub(crate) struct Shared {
     pub(crate) config: Config,
@@ -40,6 +45,8 @@ pub(crate) struct Shared {
     pending: RefCell<VecDeque<ConnectionId>>,
     /// The time of this turn.
     pub(crate) now: Cell<Instant>,
+    /// How often it was told.
+    turn: Cell<Turn>,
     pub(crate) stopping: Cell<bool>,
     /// Whether a child process may hold the connections, too.
     pub(crate) forked: Arc<AtomicBool>,
@@ -62,6 +69,7 @@ impl Shared {
             fields: RefCell::default(),
             pending: RefCell::default(),
             now: Cell::new(Instant::now()),
+            turn: Cell::default(),
             stopping: Cell::new(false),
             forked: Arc::default(),
             closed: RefCell::default(),
@@ -73,11 +81,17 @@ impl Shared {
 
     /// Reads the clocks, once a turn.
     pub(crate) fn begin_turn(&self) {
-        self.now.set(Instant::now());
+        self.set_now();
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         if self.unix_seconds.replace(since_epoch.as_secs()) != since_epoch.as_secs() {
             self.fields.borrow_mut().date.refresh(since_epoch.as_secs());
         }
+    }
+
+    /// Reads the clock anew, when something has taken long.
+    pub(crate) fn set_now(&self) {
+        self.now.set(Instant::now());
+        self.turn.set(Turn(self.turn.get().0.wrapping_add(1)));
     }
 
     /// Calls `use_it` with an open connection.
@@ -123,14 +137,14 @@ impl Shared {
     /// keeps up would have the loop for itself. To be called before the socket is used; `last` is the
     /// turn in which that was done last. The first use in a turn never gives way, so that the request gets on
     /// whatever the others do.
-    pub(crate) fn give_way(&self, id: ConnectionId, last: &mut Option<Instant>) -> io::Result<()> {
-        let turn = self.now.get();
-        if last.replace(turn) != Some(turn) || turn.elapsed() < TURN_TIME_MAX {
+    pub(crate) fn give_way(&self, id: ConnectionId, last: &mut Turn) -> io::Result<()> {
+        let turn = self.turn.get();
+        if std::mem::replace(last, turn) != turn || self.now.get().elapsed() < TURN_TIME_MAX {
             return Ok(());
         }
         self.flush(id)?;
         let yielded = meinheld_coro::yield_now();
-        *last = Some(self.now.get());
+        *last = self.turn.get();
         match yielded {
             // Where nobody may park, going on is all that is left.
             Ok(()) | Err(Interrupt::Refused(_)) => Ok(()),
@@ -324,7 +338,7 @@ impl Shared {
         let lingering = self.with(id, |connection| {
             let mut unsent = std::mem::take(&mut connection.held);
             unsent.extend_from_slice(output);
-            connection.phase = Phase::Lingering(unsent);
+            connection.phase = Phase::Lingering(unsent.into());
             connection.input = Input::default();
         });
         if lingering.is_some() {
@@ -352,11 +366,16 @@ impl Shared {
 }
 
 /// Sends what the socket takes; false if something is left. When all is out, our side is ended.
-fn flush_to(fd: RawFd, output: &mut Vec<u8>) -> io::Result<bool> {
-    send_out(fd, output)?;
-    if output.is_empty() {
-        sys::shutdown_write(fd)?;
+fn flush_to(fd: RawFd, output: &mut Input) -> io::Result<bool> {
+    while !output.is_empty() {
+        match sys::send(fd, output.unread()) {
+            Ok(count) => output.consume(count),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(error) => return Err(error),
+        }
     }
+    sys::shutdown_write(fd)?;
     Ok(false)
 }
 

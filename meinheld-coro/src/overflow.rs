@@ -9,7 +9,7 @@ use std::io;
 use crate::hub::Hub;
 use crate::sys::FaultHandler;
 
-const LABEL_BYTES_MAX: usize = 120;
+const LABEL_BYTES_MAX: usize = 88;
 
 /// Explains stack overflows of this thread's tasks on standard error, for as long as it lives.
 ///

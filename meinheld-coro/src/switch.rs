@@ -4,6 +4,7 @@
 //!        hub's stack                         coroutine's stack (see stack.rs)
 //!   ┌───────────────────┐              ┌──────────────────────────────────────┐ high
 //!   │ Scheduler::run    │              │ reserved for the host's TaskLocal    │
+//!   │  Coroutine ─────────────────────▶│ Port: what is known of the coroutine │
 //!   │  Coroutine::enter ─── enter ───▶ │ body: loop { take a job; run it }    │
 //!   │                   │              │   job: user code                     │
 //!   │                 ◀──── leave ──── │     Exit::leave   (parked)           │
@@ -16,14 +17,16 @@
 //!
 //! A coroutine that is not idle has foreign frames on its stack — C code, an interpreter's — which
 //! cannot be unwound. It is therefore never reset, unwound or freed: dropping one leaks its stack.
+//!
+//! What is known of a coroutine lies at the top of its own stack, on a page that is used in any case.
 //! Not here: which coroutine runs when.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::ptr;
-use std::rc::{Rc, Weak};
+use std::ptr::{self, NonNull};
+use std::rc::Rc;
 
 use crate::fiber::{Fiber, Frames};
 use crate::local::TaskLocal;
@@ -65,10 +68,11 @@ pub(crate) enum Left {
 
 /// A coroutine of the pool, seen from the hub.
 pub(crate) struct Coroutine {
-    port: Rc<Port>,
+    /// INVARIANT: lies in the stack that it owns, until it is moved out by `drop`, or for ever.
+    port: NonNull<Port>,
 }
 
-/// What the hub and the code on the coroutine share.
+/// What the hub and the code on the coroutine share, above the frames of the coroutine.
 pub(crate) struct Port {
     fiber: Fiber,
     /// What the task does, in the words of whoever started it. On the stack, where there is room that
@@ -87,44 +91,51 @@ pub(crate) struct Port {
     stack: Stack,
 }
 
+/// To what the ends of frames are aligned, as both ends of a stack's are.
+const STACK_ALIGNMENT: usize = 16;
+
 /// The way out of the coroutine that runs.
 #[derive(Clone, Copy)]
 pub(crate) struct Exit {
     /// INVARIANT: the port of a coroutine that has been entered, and has not come back for good. It
-    /// lives as long: a coroutine that is dropped while it is parked leaks it.
+    /// lives as long: a coroutine that is dropped while it is parked leaks its stack.
     port: *const Port,
 }
 
 impl Coroutine {
     /// Makes an idle coroutine on `stack`.
     pub(crate) fn new(stack: Stack, local: Option<Box<dyn TaskLocal>>) -> Coroutine {
+        let frames = stack.span().frames.clone();
+        let at = frames.end - size_of::<Port>().next_multiple_of(STACK_ALIGNMENT);
+        let port = NonNull::new(at as *mut Port).expect("a mapping is not at zero");
         // SAFETY: a mapped, writable, guarded range, which is used by one coroutine only (`StackSource`
-        // cuts each slot once) and ends aligned. It stays mapped while the port lives, which has the
-        // stack, and until the coroutine is retired or for ever.
-        let frames = unsafe { Frames::new(stack.span().frames.clone()) };
-        let port = Rc::new_cyclic(|port: &Weak<Port>| Port {
-            fiber: Fiber::new(frames, run_jobs, port.as_ptr().cast()),
-            label: Cell::new(ptr::null()),
-            job: Cell::new(None),
-            left: Cell::new(Left::Idle),
-            panic: Cell::new(None),
-            local,
-            stack,
-        });
+        // cuts each slot once) and ends aligned, without what the port takes. It stays mapped while the
+        // port lives, which has the stack, and until the coroutine is retired or for ever.
+        let below = unsafe { Frames::new(frames.start..at) };
+        let fiber = Fiber::new(below, run_jobs, port.as_ptr().cast());
+        let (label, job) = (Cell::new(ptr::null()), Cell::new(None));
+        let (left, panic) = (Cell::new(Left::Idle), Cell::new(None));
+        // SAFETY: above all that the fiber uses, in the stack that is ours, and aligned as that ends.
+        unsafe { port.write(Port { fiber, label, job, left, panic, local, stack }) };
         Coroutine { port }
+    }
+
+    fn port(&self) -> &Port {
+        // SAFETY: it lives as long as this (INVARIANT of the field); what changes in it is in cells.
+        unsafe { self.port.as_ref() }
     }
 
     /// Gives an idle coroutine its next job.
     pub(crate) fn load(&mut self, job: Job) {
-        debug_assert_ne!(self.port.left.get(), Left::Parked, "a job is loaded when idle only");
-        self.port.job.set(Some(job));
+        debug_assert_ne!(self.port().left.get(), Left::Parked, "a job is loaded when idle only");
+        self.port().job.set(Some(job));
     }
 
     /// Runs the coroutine until it parks or its job ends.
     #[expect(clippy::inline_always, reason = "a return between two switches is foretold wrongly")]
     #[inline(always)]
     pub(crate) fn enter(&mut self) -> Left {
-        let port = &*self.port;
+        let port = self.port();
         if let Some(local) = &port.local {
             local.enter();
         }
@@ -144,25 +155,25 @@ impl Coroutine {
     /// Goes on with the panic that the body ended with.
     #[cold]
     fn end(&self) {
-        if let Some(panic) = self.port.panic.take() {
+        if let Some(panic) = self.port().panic.take() {
             resume_unwind(panic);
         }
     }
 
     /// The way out, for the code that runs after [`enter`](Self::enter) and before it comes back.
     pub(crate) fn exit(&self) -> Exit {
-        Exit { port: Rc::as_ptr(&self.port) }
+        Exit { port: self.port() }
     }
 
     /// Gives the unused pages of an idle coroutine's stack back to the system.
     pub(crate) fn trim(&self) {
-        debug_assert_ne!(self.port.left.get(), Left::Parked, "only an idle stack is trimmed");
-        let in_use = self.port.label.get() as usize;
+        debug_assert_ne!(self.port().left.get(), Left::Parked, "only an idle stack is trimmed");
+        let in_use = self.port().label.get() as usize;
         if in_use != 0 {
             // SAFETY: the coroutine is idle, so its innermost frames are the body's `suspend` and
             // corosensei's switch, which lie well within a page below the label (INVARIANT of
             // `Port::label`).
-            unsafe { self.port.stack.trim_below(in_use) };
+            unsafe { self.port().stack.trim_below(in_use) };
         }
     }
 }
@@ -170,9 +181,8 @@ impl Coroutine {
 impl Drop for Coroutine {
     /// Retires an idle coroutine; leaks one that is parked in the middle of a job.
     fn drop(&mut self) {
-        let port = &*self.port;
+        let port = self.port();
         if port.left.get() == Left::Parked {
-            std::mem::forget(Rc::clone(&self.port));
             return;
         }
         drop(port.job.take());
@@ -181,6 +191,9 @@ impl Drop for Coroutine {
             // that nothing is left on the stack when the port goes.
             unsafe { port.fiber.enter() };
         }
+        // SAFETY: the port is not used after this, as the value is being dropped, and the coroutine has
+        // left for good or never begun. It is moved out of the stack, which it owns.
+        drop(unsafe { self.port.read() });
     }
 }
 

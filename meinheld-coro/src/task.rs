@@ -17,6 +17,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::num::NonZeroU32;
 use std::panic::Location;
 use std::time::Instant;
 
@@ -31,13 +32,13 @@ use crate::timer::{TimerId, Timers};
 pub struct TaskId {
     pub(crate) hub: u32,
     index: u32,
-    generation: u32,
+    generation: NonZeroU32,
 }
 
 impl TaskId {
     /// A number that no other task of its scheduler has, also not one that has ended.
     pub fn number(self) -> u64 {
-        u64::from(self.index) << 32 | u64::from(self.generation)
+        u64::from(self.index) << 32 | u64::from(self.generation.get())
     }
 }
 
@@ -100,14 +101,14 @@ enum State {
     Parked {
         location: &'static Location<'static>,
         since: Instant,
-        deadline: Option<Instant>,
         timer: Option<TimerId>,
     },
     Woken(Wake),
 }
 
 struct Slot {
-    id: TaskId,
+    /// That of the name; its other parts are where the slot lies.
+    generation: NonZeroU32,
     /// Counts the parks that are over.
     park: u32,
     state: State,
@@ -158,10 +159,11 @@ impl Tasks {
 
     fn insert(&mut self, state: State, work: Option<Work>) -> TaskId {
         self.spawned = self.spawned.wrapping_add(1);
+        let generation = NonZeroU32::new(self.spawned).unwrap_or(NonZeroU32::MAX);
         let entry = self.slots.vacant_entry();
         let index = u32::try_from(entry.key()).expect("four billion tasks do not fit in memory");
-        let id = TaskId { hub: self.hub, index, generation: self.spawned };
-        entry.insert(Slot { id, park: 0, state, work, cancelled: false });
+        let id = TaskId { hub: self.hub, index, generation };
+        entry.insert(Slot { generation, park: 0, state, work, cancelled: false });
         id
     }
 
@@ -228,8 +230,7 @@ impl Tasks {
         deadline: Option<Instant>,
         location: &'static Location<'static>,
     ) -> Result<Ticket, Wake> {
-        let slot = self.slots.get_mut(id.index as usize).filter(|slot| slot.id == id);
-        let slot = slot.expect("a task that runs has a slot");
+        let slot = find(&mut self.slots, self.hub, id).expect("a task that runs has a slot");
         let early = match slot.state {
             State::Running { early } => early,
             _ => None,
@@ -239,7 +240,7 @@ impl Tasks {
         }
         let ticket = Ticket { task: id, park: slot.park };
         let timer = deadline.map(|deadline| self.timers.arm(deadline, ticket));
-        slot.state = State::Parked { location, since, deadline, timer };
+        slot.state = State::Parked { location, since, timer };
         Ok(ticket)
     }
 
@@ -349,18 +350,20 @@ impl Tasks {
 
     /// The names of all tasks.
     pub(crate) fn ids(&self) -> Vec<TaskId> {
-        self.slots.iter().map(|(_, slot)| slot.id).collect()
+        self.slots.iter().map(|(index, slot)| self.id_of(index, slot)).collect()
     }
 
     /// Whether the task has not ended.
     pub(crate) fn exists(&self, id: TaskId) -> bool {
-        self.slots.get(id.index as usize).is_some_and(|slot| slot.id == id)
+        let slot = self.slots.get(id.index as usize);
+        id.hub == self.hub && slot.is_some_and(|slot| slot.generation == id.generation)
     }
 
     /// The parked tasks, longest first.
     pub(crate) fn suspended(&self) -> Vec<Suspended> {
+        let slots = self.slots.iter();
         let mut all: Vec<Suspended> =
-            self.slots.iter().filter_map(|(_, slot)| slot.suspended()).collect();
+            slots.filter_map(|(index, slot)| self.suspended_in(index, slot)).collect();
         all.sort_by_key(|suspended| suspended.since);
         all
     }
@@ -372,10 +375,28 @@ impl Tasks {
         self.slots.drain().filter_map(|slot| slot.work).collect()
     }
 
+    fn suspended_in(&self, index: usize, slot: &Slot) -> Option<Suspended> {
+        let State::Parked { location, since, timer } = slot.state else { return None };
+        let deadline = timer.and_then(|timer| self.timers.deadline(timer));
+        Some(Suspended { task: self.id_of(index, slot), location, since, deadline })
+    }
+
+    fn id_of(&self, index: usize, slot: &Slot) -> TaskId {
+        let index = u32::try_from(index).expect("checked at insertion");
+        TaskId { hub: self.hub, index, generation: slot.generation }
+    }
+
     #[inline]
     fn slot_mut(&mut self, id: TaskId) -> Option<&mut Slot> {
-        self.slots.get_mut(id.index as usize).filter(|slot| slot.id == id)
+        find(&mut self.slots, self.hub, id)
     }
+}
+
+/// The slot of a task of the scheduler with the number `hub`.
+#[inline]
+fn find(slots: &mut Slab<Slot>, hub: u32, id: TaskId) -> Option<&mut Slot> {
+    let slot = slots.get_mut(id.index as usize)?;
+    (slot.generation == id.generation && id.hub == hub).then_some(slot)
 }
 
 /// The task named has ended.
@@ -394,15 +415,6 @@ impl Slot {
             Wake::Cancelled
         })
     }
-
-    fn suspended(&self) -> Option<Suspended> {
-        match self.state {
-            State::Parked { location, since, deadline, .. } => {
-                Some(Suspended { task: self.id, location, since, deadline })
-            }
-            _ => None,
-        }
-    }
 }
 
 #[cfg(test)]
@@ -419,7 +431,7 @@ mod tests {
 
     #[test]
     fn a_slot_stays_small() {
-        assert!(size_of::<Slot>() <= 144, "{}", size_of::<Slot>());
+        assert!(size_of::<Slot>() <= 80, "{}", size_of::<Slot>());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Time is passed in. Two timers with one deadline expire in the order in which they were armed.
 //! Not here: any clock, or what a timer is for.
 
+use std::num::NonZeroU64;
 use std::time::Instant;
 
 use slab::Slab;
@@ -10,8 +11,8 @@ use slab::Slab;
 /// Names an armed timer; a stale one names nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimerId {
-    slot: usize,
-    order: u64,
+    order: NonZeroU64,
+    slot: u32,
 }
 
 /// A set of timers, each with a key that is handed back when it expires or is cancelled.
@@ -20,14 +21,15 @@ pub struct Timers<K> {
     /// INVARIANT: a heap by `(deadline, order)`, and `slots[heap[i].slot].position == i` for all i.
     heap: Vec<Entry>,
     slots: Slab<Slot<K>>,
-    armed: u64,
+    /// The number of the next one.
+    armed: NonZeroU64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Entry {
     deadline: Instant,
-    order: u64,
-    slot: usize,
+    order: NonZeroU64,
+    slot: u32,
 }
 
 #[derive(Debug)]
@@ -38,26 +40,35 @@ struct Slot<K> {
 
 impl<K> Default for Timers<K> {
     fn default() -> Self {
-        Timers { heap: Vec::new(), slots: Slab::new(), armed: 0 }
+        Timers { heap: Vec::new(), slots: Slab::new(), armed: NonZeroU64::MIN }
     }
 }
 
 impl<K> Timers<K> {
     /// Arms a timer that expires at `deadline`.
+    ///
+    /// # Panics
+    /// If there are four billion of them.
     pub fn arm(&mut self, deadline: Instant, key: K) -> TimerId {
         let position = self.heap.len();
         let slot = self.slots.insert(Slot { position, key });
+        let slot = u32::try_from(slot).expect("four billion timers do not fit in memory");
         let order = self.armed;
-        self.armed += 1;
+        self.armed = order.saturating_add(1);
         self.heap.push(Entry { deadline, order, slot });
         self.sift_up(position);
-        TimerId { slot, order }
+        TimerId { order, slot }
     }
 
     /// Disarms a timer and hands back its key; `None` if it has expired or was cancelled before.
     pub fn cancel(&mut self, id: TimerId) -> Option<K> {
-        let position = self.slots.get(id.slot)?.position;
-        (self.heap[position].order == id.order).then(|| self.remove(position))
+        let position = self.position(id)?;
+        Some(self.remove(position))
+    }
+
+    /// When a timer expires; `None` if it has, or was cancelled.
+    pub fn deadline(&self, id: TimerId) -> Option<Instant> {
+        self.position(id).map(|position| self.heap[position].deadline)
     }
 
     /// Takes the earliest timer out whose deadline is not after `now`.
@@ -81,14 +92,19 @@ impl<K> Timers<K> {
         self.heap.is_empty()
     }
 
+    fn position(&self, id: TimerId) -> Option<usize> {
+        let position = self.slots.get(id.slot as usize)?.position;
+        (self.heap[position].order == id.order).then_some(position)
+    }
+
     fn remove(&mut self, position: usize) -> K {
         let entry = self.heap.swap_remove(position);
         if position < self.heap.len() {
-            self.slots[self.heap[position].slot].position = position;
+            self.slots[self.heap[position].slot as usize].position = position;
             self.sift_down(position);
             self.sift_up(position);
         }
-        self.slots.remove(entry.slot).key
+        self.slots.remove(entry.slot as usize).key
     }
 
     fn sift_up(&mut self, mut position: usize) {
@@ -119,8 +135,8 @@ impl<K> Timers<K> {
 
     fn swap(&mut self, a: usize, b: usize) {
         self.heap.swap(a, b);
-        self.slots[self.heap[a].slot].position = a;
-        self.slots[self.heap[b].slot].position = b;
+        self.slots[self.heap[a].slot as usize].position = a;
+        self.slots[self.heap[b].slot as usize].position = b;
     }
 }
 
@@ -149,8 +165,9 @@ mod tests {
         let start = Instant::now();
         let mut timers = Timers::default();
         let id = timers.arm(start, 1);
+        assert_eq!(timers.deadline(id), Some(start));
         assert_eq!(timers.cancel(id), Some(1));
-        assert_eq!(timers.cancel(id), None);
+        assert_eq!((timers.cancel(id), timers.deadline(id)), (None, None));
         let reused = timers.arm(start, 2);
         assert_eq!(timers.cancel(id), None, "a stale id must not hit the slot's next timer");
         assert_eq!(timers.pop_expired(start), Some(2));

@@ -4,10 +4,7 @@
 //! Here are Python's calls and the watch on the client; what waits and what is handed over is in
 //! rendezvous.rs. `suspend` and `resume` are called as `CPython` calls its own methods (fastcall.rs).
 
-use std::cell::RefCell;
 use std::ffi::CStr;
-use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use meinheld_core::Client;
@@ -21,7 +18,6 @@ use crate::call::{keywords, positional};
 use crate::errors::{ContinuationError, from_interrupt};
 use crate::fastcall::{Args, FastMethod, add_method};
 use crate::fork::is_child;
-use crate::gil::attached;
 use crate::inbox::on_loop;
 use crate::lane::{Lane, SharedLane, lane_of};
 use crate::raising::Saying;
@@ -34,29 +30,8 @@ use crate::tstate::{location, suspend_refusal};
 /// Lets a request wait: `suspend` in the request, `resume` or `throw` from anywhere else.
 #[pyclass(frozen, module = "meinheld.server", name = "Continuation")]
 pub(crate) struct PyContinuation {
-    rendezvous: Arc<Rendezvous>,
+    rendezvous: Rendezvous,
     lane: SharedLane,
-}
-
-/// The continuations that a request's client has made, to be closed at its end.
-#[derive(Clone, Default)]
-pub(crate) struct Made(Rc<RefCell<Vec<Arc<Rendezvous>>>>);
-
-impl Made {
-    /// Ends them: whoever resumes one from now on gets an error.
-    pub(crate) fn close(&self) {
-        // Closing may drop a value that was kept, and so run any code: not under the borrow.
-        let made = std::mem::take(&mut *self.0.borrow_mut());
-        for rendezvous in made {
-            close(attached(), &rendezvous);
-        }
-    }
-}
-
-fn close(py: Python<'_>, rendezvous: &Rendezvous) {
-    if let Some(ticket) = rendezvous.close(py) {
-        ticket.interrupt();
-    }
 }
 
 /// Adds the methods that are no ordinary ones of `PyO3`'s.
@@ -138,10 +113,7 @@ impl PyContinuation {
     /// `ContinuationError` outside of a request.
     pub(crate) fn current(lane: Lane) -> PyResult<PyContinuation> {
         let task = current_task().ok_or_else(outside_of_a_request)?;
-        Ok(PyContinuation {
-            rendezvous: Arc::new(Rendezvous::new(task)),
-            lane: ThreadBound::new(lane),
-        })
+        Ok(PyContinuation { rendezvous: Rendezvous::new(task), lane: ThreadBound::new(lane) })
     }
 
     /// Has it begin anew, in the running request, as if it had just been made. For one that nobody
@@ -157,7 +129,9 @@ impl PyContinuation {
 
     /// Ends it: whoever resumes it from now on gets an error.
     pub(crate) fn close(&self, py: Python<'_>) {
-        close(py, &self.rendezvous);
+        if let Some(ticket) = self.rendezvous.close(py) {
+            ticket.interrupt();
+        }
     }
 
     fn client(&self) -> Option<Client> {
@@ -328,17 +302,14 @@ pub(crate) fn duration_of(seconds: &Bound<'_, PyAny>) -> PyResult<Option<Duratio
 /// The client of a request, always in its environ.
 #[pyclass(frozen, module = "meinheld.server", name = "Client")]
 pub(crate) struct PyClient {
-    made: ThreadBound<Made>,
     lane: SharedLane,
     /// The one that `_suspend_client` and `_resume_client` use.
     own: PyOnceLock<Py<PyContinuation>>,
 }
 
 impl PyClient {
-    /// Continuations are noted in `made`.
-    pub(crate) fn new(made: Made, lane: Lane) -> PyClient {
-        let (made, lane) = (ThreadBound::new(made), ThreadBound::new(lane));
-        PyClient { made, lane, own: PyOnceLock::new() }
+    pub(crate) fn new(lane: Lane) -> PyClient {
+        PyClient { lane: ThreadBound::new(lane), own: PyOnceLock::new() }
     }
 
     /// Whether it has a continuation of its own, which others may have.
@@ -359,11 +330,10 @@ impl PyClient {
 #[pymethods]
 impl PyClient {
     /// A new continuation of the running request.
-    fn continuation(&self) -> PyResult<PyContinuation> {
-        let here = self.lane.get().zip(self.made.get());
-        let (lane, made) = here.ok_or_else(outside_of_a_request)?;
-        let continuation = PyContinuation::current(lane.clone())?;
-        made.0.borrow_mut().push(Arc::clone(&continuation.rendezvous));
+    fn continuation(&self, py: Python<'_>) -> PyResult<Py<PyContinuation>> {
+        let lane = self.lane.get().ok_or_else(outside_of_a_request)?;
+        let continuation = Py::new(py, PyContinuation::current(lane.clone())?)?;
+        lane.note_made(continuation.clone_ref(py));
         Ok(continuation)
     }
 
@@ -401,7 +371,7 @@ pub(crate) fn suspend_client(
     timeout: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Py<PyAny>> {
     let client = client.get();
-    let own = client.own.get_or_try_init(py, || Py::new(py, client.continuation()?))?;
+    let own = client.own.get_or_try_init(py, || client.continuation(py))?;
     let timeout = timeout.map(duration_of).transpose()?.flatten();
     own.get().suspend(py, timeout)
 }

@@ -3,14 +3,14 @@
 //! PEP 3333, "Input and Error Streams". Reading past the end gives `b""`; a body that the client cuts
 //! short or corrupts raises, and never looks like a shorter one. Reading may park the request.
 
-use std::cell::RefCell;
+use std::cell::{Ref, RefCell};
 
 use pyo3::exceptions::{PyStopIteration, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyMemoryView, PySlice};
 
 use crate::errors::from_io;
-use crate::lane::{Lane, SharedLane, lane_of};
+use crate::lane::{Lane, in_request};
 use crate::names::name;
 use crate::raising::Saying;
 use crate::text;
@@ -21,10 +21,13 @@ const READ_BYTES: usize = 64 * 1024;
 
 /// The request's body.
 #[pyclass(frozen, module = "meinheld.server", name = "Input")]
-pub(crate) struct Input {
-    lane: SharedLane,
-    /// What was read beyond the end of a line.
-    ahead: ThreadBound<RefCell<Ahead>>,
+pub(crate) struct Input(ThreadBound<Source>);
+
+/// What it reads from.
+struct Source {
+    lane: Lane,
+    /// What was read beyond the end of a line, if anything was: a request that waits has mostly none.
+    ahead: RefCell<Option<Box<Ahead>>>,
 }
 
 /// Bytes, of which the first `taken` have been given to the application already.
@@ -47,78 +50,88 @@ impl Ahead {
         let end = self.bytes.len().min(self.taken.saturating_add(count));
         let taken = text::bytes(py, &self.bytes[self.taken..end])?;
         self.taken = end;
-        if self.taken == self.bytes.len() {
-            *self = Ahead::default();
-        }
         Ok(taken)
     }
 }
 
 impl Input {
     pub(crate) fn new(lane: Lane) -> Input {
-        let ahead = ThreadBound::new(RefCell::default());
-        Input { lane: ThreadBound::new(lane), ahead }
+        Input(ThreadBound::new(Source { lane, ahead: RefCell::default() }))
     }
 
     /// Forgets what was read ahead, for the next request.
     pub(crate) fn forget(&self) {
-        if let Some(ahead) = self.ahead.get() {
-            ahead.take();
+        if let Some(source) = self.0.get() {
+            source.ahead.take();
         }
     }
 
-    fn ahead(&self) -> &RefCell<Ahead> {
-        self.ahead
-            .get()
-            .expect("the lane was found to be this thread's, and both were made together")
+    fn source(&self) -> PyResult<&Source> {
+        in_request(&self.0)
+    }
+}
+
+impl Source {
+    /// What was read ahead.
+    fn left(&self) -> Ref<'_, [u8]> {
+        Ref::map(self.ahead.borrow(), |ahead| ahead.as_deref().map_or(&[][..], Ahead::left))
+    }
+
+    /// Takes up to `count` bytes of what was read ahead.
+    fn take<'py>(&self, py: Python<'py>, count: usize) -> PyResult<Bound<'py, PyBytes>> {
+        let mut place = self.ahead.borrow_mut();
+        let Some(ahead) = &mut *place else { return text::bytes(py, b"") };
+        let taken = ahead.take(py, count)?;
+        if ahead.left().is_empty() {
+            *place = None;
+        }
+        Ok(taken)
     }
 
     /// Reads until `limit` bytes are there, or the end of the body.
     fn read_up_to<'py>(&self, py: Python<'py>, limit: usize) -> PyResult<Bound<'py, PyBytes>> {
-        let lane = lane_of(&self.lane)?;
-        if self.ahead().borrow().left().is_empty()
-            && let Some(taken) = lane
+        if self.left().is_empty()
+            && let Some(taken) = self
+                .lane
                 .work(|exchange| exchange.take_arrived(limit, |arrived| text::bytes(py, arrived)))?
         {
             return taken;
         }
-        while self.ahead().borrow().left().len() < limit {
-            if self.read_more(lane, limit)? == 0 {
+        while self.left().len() < limit {
+            if self.read_more(limit)? == 0 {
                 break;
             }
         }
-        self.ahead().borrow_mut().take(py, limit)
+        self.take(py, limit)
     }
 
     /// Reads until the end of a line, `limit` bytes, or the end of the body.
     fn read_line<'py>(&self, py: Python<'py>, limit: usize) -> PyResult<Bound<'py, PyBytes>> {
-        let lane = lane_of(&self.lane)?;
         let mut searched = 0;
         let end = loop {
             let read = {
-                let ahead = self.ahead().borrow();
-                let left = ahead.left();
+                let left = self.left();
                 if let Some(at) = left[searched..].iter().position(|byte| *byte == b'\n') {
                     break searched + at + 1;
                 }
                 left.len()
             };
             searched = read;
-            if read >= limit || self.read_more(lane, usize::MAX)? == 0 {
+            if read >= limit || self.read_more(usize::MAX)? == 0 {
                 break read;
             }
         };
-        self.ahead().borrow_mut().take(py, end.min(limit))
+        self.take(py, end.min(limit))
     }
 
     /// Reads once, towards `limit` bytes in all. What was read before is kept if reading fails.
-    fn read_more(&self, lane: &Lane, limit: usize) -> PyResult<usize> {
+    fn read_more(&self, limit: usize) -> PyResult<usize> {
         // Reading may park this request: nothing is borrowed meanwhile.
-        let Ahead { mut bytes, taken } = self.ahead().take();
+        let Ahead { mut bytes, taken } = self.ahead.take().map_or_else(Ahead::default, |it| *it);
         bytes.drain(..taken);
         let filled = bytes.len();
         let wanted = (limit - filled).min(READ_BYTES.max(filled));
-        let read = lane.wait(|exchange| {
+        let read = self.lane.wait(|exchange| {
             // No more room than there are bytes: it is cleared first.
             let left = exchange.body_bytes_left().and_then(|left| usize::try_from(left).ok());
             bytes.resize(filled + wanted.min(left.unwrap_or(wanted)), 0);
@@ -132,7 +145,8 @@ impl Input {
 
     /// Another request that reads meanwhile is refused, and leaves nothing here.
     fn put_back(&self, bytes: Vec<u8>) {
-        *self.ahead().borrow_mut() = Ahead { bytes, taken: 0 };
+        let ahead = (!bytes.is_empty()).then(|| Box::new(Ahead { bytes, taken: 0 }));
+        *self.ahead.borrow_mut() = ahead;
     }
 }
 
@@ -141,13 +155,13 @@ impl Input {
     /// Reads up to `size` bytes, all of the body if it is negative or None.
     #[pyo3(signature = (size=None, /))]
     fn read<'py>(&self, py: Python<'py>, size: Option<isize>) -> PyResult<Bound<'py, PyBytes>> {
-        self.read_up_to(py, limit_of(size))
+        self.source()?.read_up_to(py, limit_of(size))
     }
 
     /// Reads a line with its newline, up to `size` bytes of it.
     #[pyo3(signature = (size=None, /))]
     fn readline<'py>(&self, py: Python<'py>, size: Option<isize>) -> PyResult<Bound<'py, PyBytes>> {
-        self.read_line(py, limit_of(size))
+        self.source()?.read_line(py, limit_of(size))
     }
 
     /// Reads lines until the end, or until `hint` bytes have been read.
@@ -157,10 +171,10 @@ impl Input {
             Some(0) | None => usize::MAX,
             hint => limit_of(hint),
         };
-        let lines = text::list(py)?;
+        let (lines, source) = (text::list(py)?, self.source()?);
         let mut total = 0;
         while total < limit {
-            let next = self.read_line(py, usize::MAX)?;
+            let next = source.read_line(py, usize::MAX)?;
             if next.as_bytes().is_empty() {
                 break;
             }
@@ -182,7 +196,7 @@ impl Input {
             return Ok(0);
         }
         let view = view.call_method1(name!(py, cast), (name!(py, format_bytes),))?;
-        let bytes = self.read_up_to(py, size)?;
+        let bytes = self.source()?.read_up_to(py, size)?;
         let read = bytes.as_bytes().len();
         view.set_item(PySlice::new(py, 0, read.cast_signed(), 1), bytes)?;
         Ok(read)

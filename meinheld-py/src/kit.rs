@@ -17,7 +17,7 @@ use meinheld_core::Exchange;
 use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyDict};
 
-use crate::continuation::{Made, PyClient, PyContinuation};
+use crate::continuation::{PyClient, PyContinuation};
 use crate::input::Input;
 use crate::known_heads::KnownHeads;
 use crate::lane::Lane;
@@ -29,9 +29,9 @@ use crate::start_response::{EarlyHints, StartResponse};
 /// woken together, and to free the objects of each was a quarter of the instructions that it took.
 const IDLE_MAX: usize = 16_384;
 
-/// Who has a kit's lane, beside its continuation: itself, the input, the early hints, the client, the
-/// starter and its `write`. Others are continuations that the client has made.
-const LANE_OWNERS: usize = 6;
+/// Who has a kit's lane, beside its continuation and `write`: itself, the input, the early hints, the
+/// client and the starter. Others are continuations that the client has made.
+const LANE_OWNERS: usize = 5;
 
 /// The kits that wait for a request.
 pub(crate) struct Kits {
@@ -45,8 +45,6 @@ pub(crate) struct Kit(Box<Parts>);
 /// They share a lane.
 struct Parts {
     lane: Lane,
-    /// What the client makes, beside the continuation here.
-    made: Made,
     input: Py<Input>,
     early_hints: Py<EarlyHints>,
     client: Py<PyClient>,
@@ -55,8 +53,6 @@ struct Parts {
     starter: Py<StartResponse>,
     /// The starter's method.
     start_response: Py<PyCFunction>,
-    /// Whether the environ that it goes with has the objects already.
-    equipped: bool,
 }
 
 impl Kits {
@@ -67,9 +63,9 @@ impl Kits {
 
     /// An idle kit, or a new one.
     pub(crate) fn take(&self, py: Python<'_>) -> PyResult<Kit> {
-        while let Some(mut kit) = self.pop() {
+        while let Some(kit) = self.pop() {
             if kit.is_let_go(py, 0) {
-                kit.0.equipped = false;
+                kit.0.lane.set_equipped(false);
                 return Ok(kit);
             }
         }
@@ -92,19 +88,17 @@ impl Kits {
 impl Kit {
     #[inline(never)]
     fn new(py: Python<'_>, known_heads: Rc<RefCell<KnownHeads>>) -> PyResult<Kit> {
-        let (lane, made) = (Lane::new(), Made::default());
-        let starter = Bound::new(py, StartResponse::new(py, lane.clone(), known_heads)?)?;
+        let lane = Lane::new();
+        let starter = Bound::new(py, StartResponse::new(lane.clone(), known_heads))?;
         let start_response = starter.getattr(name!(py, start_response))?;
         Ok(Kit(Box::new(Parts {
             input: Py::new(py, Input::new(lane.clone()))?,
             early_hints: Py::new(py, EarlyHints::new(lane.clone()))?,
-            client: Py::new(py, PyClient::new(made.clone(), lane.clone()))?,
+            client: Py::new(py, PyClient::new(lane.clone()))?,
             continuation: None,
             starter: starter.unbind(),
             start_response: start_response.cast_into::<PyCFunction>()?.unbind(),
-            made,
             lane,
-            equipped: false,
         })))
     }
 
@@ -115,7 +109,7 @@ impl Kit {
 
     /// Puts the objects of every request into its environ.
     pub(crate) fn equip(&self, environ: &Bound<'_, PyDict>) -> PyResult<()> {
-        if self.0.equipped {
+        if self.0.lane.is_equipped() {
             return Ok(());
         }
         let (py, parts) = (environ.py(), &self.0);
@@ -129,7 +123,7 @@ impl Kit {
         let (py, parts) = (environ.py(), &mut *self.0);
         if let Some(continuation) = &parts.continuation {
             continuation.get().renew(py)?;
-            if parts.equipped {
+            if parts.lane.is_equipped() {
                 return Ok(());
             }
         } else {
@@ -140,8 +134,8 @@ impl Kit {
     }
 
     /// The kit as one whose objects are in the environ that it goes with.
-    pub(crate) fn equipped(mut self) -> Kit {
-        self.0.equipped = true;
+    pub(crate) fn equipped(self) -> Kit {
+        self.0.lane.set_equipped(true);
         self
     }
 
@@ -157,7 +151,9 @@ impl Kit {
     /// `None` if another request is waiting in it, which will go on with this one's lane.
     pub(crate) fn close(self, py: Python<'_>, place: &mut Exchange) -> Option<Kit> {
         let parts = &self.0;
-        parts.made.close();
+        for continuation in parts.lane.take_made() {
+            continuation.get().close(py);
+        }
         if let Some(continuation) = &parts.continuation {
             continuation.get().close(py);
         }
@@ -169,7 +165,9 @@ impl Kit {
     pub(crate) fn is_let_go(&self, py: Python<'_>, environs: isize) -> bool {
         let (parts, owners) = (&self.0, 1 + environs);
         let (client, starter) = (&parts.client, &parts.starter);
-        let sharers = LANE_OWNERS + usize::from(parts.continuation.is_some());
+        let write = starter.get().write();
+        let made = [parts.continuation.is_some(), write.is_some()];
+        let sharers = LANE_OWNERS + made.into_iter().map(usize::from).sum::<usize>();
         parts.lane.owners() == sharers
             && has_only(py, &parts.input, owners)
             && has_only(py, &parts.early_hints, owners)
@@ -177,7 +175,7 @@ impl Kit {
             && parts.continuation.as_ref().is_none_or(|it| has_only(py, it, owners))
             // Its method has it, too; and it has what the method returns.
             && has_only(py, starter, 2)
-            && has_only(py, starter.get().write(), 1)
+            && write.is_none_or(|it| has_only(py, it, 1))
             && function_has_only(py, &parts.start_response, 1)
     }
 }

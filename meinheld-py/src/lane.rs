@@ -12,6 +12,7 @@ use meinheld_coro::without_parking;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
+use crate::continuation::PyContinuation;
 use crate::gil::attached;
 use crate::raising::Saying;
 use crate::thread_bound::ThreadBound;
@@ -35,7 +36,14 @@ struct Slot {
     upgraded: Cell<bool>,
     /// Whether no response is due: it has been upgraded, or muted.
     answered: Cell<bool>,
+    /// Whether the environ that the lane's objects go with has them already.
+    equipped: Cell<bool>,
+    made: Cell<Option<Box<Made>>>,
 }
+
+/// The continuations that the request's client has made, to be closed at its end.
+#[derive(Default)]
+struct Made(Vec<Py<PyContinuation>>);
 
 /// An exchange that is worked with; it goes back in every ending, a panic too.
 struct Taken<'a> {
@@ -76,6 +84,28 @@ impl Lane {
         let Some(exchange) = self.slot.exchange.take() else { return false };
         *place = exchange;
         true
+    }
+
+    /// Notes whether the environ that the lane's objects go with has them already.
+    pub(crate) fn set_equipped(&self, equipped: bool) {
+        self.slot.equipped.set(equipped);
+    }
+
+    /// Whether it has.
+    pub(crate) fn is_equipped(&self) -> bool {
+        self.slot.equipped.get()
+    }
+
+    /// Notes a continuation that is to be closed when the request ends.
+    pub(crate) fn note_made(&self, continuation: Py<PyContinuation>) {
+        let mut made = self.slot.made.take().unwrap_or_default();
+        made.0.push(continuation);
+        self.slot.made.set(Some(made));
+    }
+
+    /// The continuations that were noted, once.
+    pub(crate) fn take_made(&self) -> impl Iterator<Item = Py<PyContinuation>> {
+        self.slot.made.take().into_iter().flat_map(|made| made.0)
     }
 
     /// How many have the lane.
@@ -149,6 +179,11 @@ impl Lane {
 
 /// The lane of a Python object, on the server's thread.
 pub(crate) fn lane_of(shared: &SharedLane) -> PyResult<&Lane> {
+    in_request(shared)
+}
+
+/// What a Python object has of its request, on the server's thread.
+pub(crate) fn in_request<T>(shared: &ThreadBound<T>) -> PyResult<&T> {
     shared.get().ok_or_else(elsewhere)
 }
 

@@ -27,9 +27,11 @@ pub(crate) enum Delivery {
 }
 
 /// The meeting point of one continuation.
-pub(crate) struct Rendezvous {
-    task: Guarded<TaskId>,
-    phase: Guarded<Phase>,
+pub(crate) struct Rendezvous(Guarded<Meeting>);
+
+struct Meeting {
+    task: TaskId,
+    phase: Phase,
 }
 
 enum Phase {
@@ -67,28 +69,34 @@ pub(crate) enum Found {
 
 impl Rendezvous {
     pub(crate) fn new(task: TaskId) -> Rendezvous {
-        Rendezvous { task: Guarded::new(task), phase: Guarded::new(Phase::Idle) }
+        Rendezvous(Guarded::new(Meeting { task, phase: Phase::Idle }))
+    }
+
+    /// Calls `use_it` with the phase, under [`Guarded::with`]'s rule.
+    fn with<R>(&self, py: Python<'_>, use_it: impl FnOnce(&mut Phase) -> R) -> R {
+        self.0.with(py, |meeting| use_it(&mut meeting.phase))
     }
 
     /// Begins anew, for another task, as if it had just been made. For one that nobody else has.
     pub(crate) fn renew(&self, py: Python<'_>, task: TaskId) {
-        self.task.with(py, |of| *of = task);
-        drop(self.exchange(py, Phase::Idle));
+        let next = Meeting { task, phase: Phase::Idle };
+        let before = self.0.with(py, |meeting| std::mem::replace(meeting, next));
+        drop(before);
     }
 
     /// Whose it is.
     pub(crate) fn task(&self, py: Python<'_>) -> TaskId {
-        self.task.with(py, |task| *task)
+        self.0.with(py, |meeting| meeting.task)
     }
 
     /// Whether the request waits here, and nobody has resumed it.
     pub(crate) fn is_suspended(&self, py: Python<'_>) -> bool {
-        self.phase.with(py, |phase| matches!(phase, Phase::Suspended(_)))
+        self.with(py, |phase| matches!(phase, Phase::Suspended(_)))
     }
 
     /// Looks before the request waits; `None` if nothing is in its way.
     pub(crate) fn look(&self, py: Python<'_>) -> Option<Found> {
-        self.phase.with(py, |phase| match phase {
+        self.with(py, |phase| match phase {
             Phase::Idle => None,
             Phase::Kept(_) => Some(Found::Kept),
             Phase::Closed(_) => Some(Found::Closed),
@@ -98,7 +106,7 @@ impl Rendezvous {
 
     /// Notes that the request waits: it is woken by `ticket`.
     pub(crate) fn begin(&self, py: Python<'_>, ticket: Ticket) {
-        self.phase.with(py, |phase| {
+        self.with(py, |phase| {
             if matches!(phase, Phase::Idle) {
                 *phase = Phase::Suspended(ticket);
             }
@@ -107,7 +115,7 @@ impl Rendezvous {
 
     /// Notes that the request waits no more, or need not; what it was resumed with, if it was.
     pub(crate) fn end(&self, py: Python<'_>) -> Option<Delivery> {
-        let before = self.phase.with(py, |phase| match phase {
+        let before = self.with(py, |phase| match phase {
             Phase::Closed(_) => None,
             _ => Some(std::mem::replace(phase, Phase::Idle)),
         });
@@ -126,7 +134,7 @@ impl Rendezvous {
         py: Python<'_>,
         parcel: Parcel,
     ) -> Result<Ticket, (Refused, Parcel)> {
-        self.phase.with(py, |phase| match *phase {
+        self.with(py, |phase| match *phase {
             Phase::Suspended(ticket) => {
                 *phase = Phase::Resumed(parcel);
                 Ok(ticket)
@@ -142,7 +150,7 @@ impl Rendezvous {
     /// # Errors
     /// As [`leave`](Self::leave).
     pub(crate) fn keep(&self, py: Python<'_>, parcel: Parcel) -> Result<(), (Refused, Parcel)> {
-        self.phase.with(py, |phase| match phase {
+        self.with(py, |phase| match phase {
             Phase::Idle => {
                 *phase = Phase::Kept(parcel);
                 Ok(())
@@ -167,12 +175,12 @@ impl Rendezvous {
     }
 
     fn exchange(&self, py: Python<'_>, next: Phase) -> Phase {
-        self.phase.with(py, |phase| std::mem::replace(phase, next))
+        self.with(py, |phase| std::mem::replace(phase, next))
     }
 
     /// Where it was resumed last, if what was passed then has not been taken: `file.py:123 in name`.
     pub(crate) fn place(&self, py: Python<'_>) -> Option<String> {
-        let place = self.phase.with(py, |phase| match phase {
+        let place = self.with(py, |phase| match phase {
             Phase::Resumed(parcel) | Phase::Kept(parcel) => {
                 parcel.place.as_ref().map(|it| it.clone_ref(py))
             }

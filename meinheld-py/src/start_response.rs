@@ -1,7 +1,7 @@
 //! What an application sends with beside its return value: `start_response`, the `write` that it
 //! gives, and `wsgi.early_hints`. PEP 3333, "The `start_response()` Callable".
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::ffi::CStr;
 use std::fmt::Display;
 use std::rc::Rc;
@@ -15,18 +15,21 @@ use pyo3::types::{PyBytes, PyList, PyString, PyTuple, PyTupleMethods};
 use crate::errors::from_io;
 use crate::fastcall::{Args, FastMethod, add_method};
 use crate::known_heads::KnownHeads;
-use crate::lane::{Lane, SharedLane, lane_of};
+use crate::lane::{Lane, SharedLane, in_request, lane_of};
 use crate::raising::Saying;
 use crate::thread_bound::ThreadBound;
 
 /// What has `start_response` for a method. The application is given that, as a bound method, since to
 /// call one takes no tuple of its arguments.
 #[pyclass(frozen, module = "meinheld.server", name = "StartResponse")]
-pub(crate) struct StartResponse {
-    lane: SharedLane,
-    known_heads: ThreadBound<Rc<RefCell<KnownHeads>>>,
-    /// What each call returns.
-    write: Py<Write>,
+pub(crate) struct StartResponse(ThreadBound<Sender>);
+
+/// What it begins a response with.
+struct Sender {
+    lane: Lane,
+    known_heads: Rc<RefCell<KnownHeads>>,
+    /// What each call returns, from the first one on.
+    write: OnceCell<Py<Write>>,
 }
 
 /// The callable that the application gets back, for code that cannot return its body.
@@ -48,19 +51,13 @@ impl EarlyHints {
 }
 
 impl StartResponse {
-    pub(crate) fn new(
-        py: Python<'_>,
-        lane: Lane,
-        known_heads: Rc<RefCell<KnownHeads>>,
-    ) -> PyResult<StartResponse> {
-        let write = Py::new(py, Write { lane: ThreadBound::new(lane.clone()) })?;
-        let (lane, known_heads) = (ThreadBound::new(lane), ThreadBound::new(known_heads));
-        Ok(StartResponse { lane, known_heads, write })
+    pub(crate) fn new(lane: Lane, known_heads: Rc<RefCell<KnownHeads>>) -> StartResponse {
+        StartResponse(ThreadBound::new(Sender { lane, known_heads, write: OnceCell::new() }))
     }
 
-    /// What each call returns.
-    pub(crate) fn write(&self) -> &Py<Write> {
-        &self.write
+    /// What each call returns, if there was one.
+    pub(crate) fn write(&self) -> Option<&Py<Write>> {
+        self.0.get()?.write.get()
     }
 }
 
@@ -80,7 +77,12 @@ impl FastMethod<StartResponse> for Begin {
         let (Some(status), Some(headers)) = (status, headers) else {
             return Err(missing(status, headers));
         };
-        it.get().start_response(it.py(), &status, &headers, exc_info.filter(|it| !it.is_none()))
+        in_request(&it.get().0)?.start_response(
+            it.py(),
+            &status,
+            &headers,
+            exc_info.filter(|it| !it.is_none()),
+        )
     }
 }
 
@@ -104,7 +106,7 @@ pub(crate) fn add_methods(py: Python<'_>) -> PyResult<()> {
     add_method::<StartResponse, Begin>(py)
 }
 
-impl StartResponse {
+impl Sender {
     fn start_response(
         &self,
         py: Python<'_>,
@@ -112,30 +114,33 @@ impl StartResponse {
         headers: &Bound<'_, PyAny>,
         exc_info: Option<Borrowed<'_, '_, PyAny>>,
     ) -> PyResult<Py<PyAny>> {
-        let lane = lane_of(&self.lane)?;
-        check_order(lane, exc_info)?;
-        self.begin(lane, status, headers)?;
-        lane.mark_started();
-        Ok(self.write.clone_ref(py).into_any())
+        check_order(&self.lane, exc_info)?;
+        self.begin(status, headers)?;
+        self.lane.mark_started();
+        let write = match self.write.get() {
+            Some(write) => write,
+            None => self.make_write(py)?,
+        };
+        Ok(write.clone_ref(py).into_any())
     }
-}
 
-impl StartResponse {
-    fn begin(
-        &self,
-        lane: &Lane,
-        status: &Bound<'_, PyAny>,
-        headers: &Bound<'_, PyAny>,
-    ) -> PyResult<()> {
-        let known = self.known_heads.get();
-        let recalled = known.and_then(|known| known.borrow().recall(status, headers));
+    #[inline(never)]
+    fn make_write(&self, py: Python<'_>) -> PyResult<&Py<Write>> {
+        let made = Py::new(py, Write { lane: ThreadBound::new(self.lane.clone()) })?;
+        // The collector, which may have run any code, may have been here before.
+        Ok(self.write.get_or_init(|| made))
+    }
+
+    fn begin(&self, status: &Bound<'_, PyAny>, headers: &Bound<'_, PyAny>) -> PyResult<()> {
+        let (lane, known) = (&self.lane, &self.known_heads);
+        let recalled = known.borrow().recall(status, headers);
         if let Some(builder) = recalled {
             return begin_with(lane, builder);
         }
         // What the application passes may be anything, and run code when it is read.
-        let keep = known.filter(|known| known.borrow_mut().is_worth_keeping(status, headers));
+        let keep = known.borrow_mut().is_worth_keeping(status, headers);
         encode(lane, status, headers)?;
-        keep.map_or(Ok(()), |keep| keep_begun(keep, lane, status, headers))
+        if keep { keep_begun(known, lane, status, headers) } else { Ok(()) }
     }
 }
 

@@ -9,54 +9,28 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable, Iterable
+from operator import itemgetter
 from typing import Any
 
 PLAIN = [("Content-Type", "text/plain")]
 
 
-class Meinheld:
-    """A continuation."""
-
-    def __init__(self, environ: dict[str, Any]) -> None:
-        self._continuation = environ["meinheld.continuation"]
-        self.wait = self._continuation.suspend
-        self.wake = self._continuation.resume
+def _event(module: str) -> Callable[[dict[str, Any]], Any]:
+    """What makes an event of this module's."""
+    return lambda _environ: importlib.import_module(module).Event()
 
 
-class Gevent:
-    """An event of gevent's."""
-
-    def __init__(self, _environ: dict[str, Any]) -> None:
-        event = importlib.import_module("gevent.event").Event()
-        self.wait = event.wait
-        self.wake = event.set
-
-
-class Eventlet:
-    """An event of eventlet's."""
-
-    def __init__(self, _environ: dict[str, Any]) -> None:
-        event = importlib.import_module("eventlet.event").Event()
-        self.wait = event.wait
-        self.wake = event.send
-
-
-class Threads:
-    """An event of the standard library's, in a thread of the server's pool."""
-
-    def __init__(self, _environ: dict[str, Any]) -> None:
-        event = importlib.import_module("threading").Event()
-        self.wait = event.wait
-        self.wake = event.set
-
-
-PLACES: dict[str, Callable[[dict[str, Any]], Any]] = {
-    "meinheld": Meinheld,
-    "gevent": Gevent,
-    "eventlet": Eventlet,
-    "threads": Threads,
+#: What a request waits in, and the names of the methods by which it waits and is woken. Nothing else is
+#: kept for it, so that its memory is the server's.
+MEANS: dict[str, tuple[Callable[[dict[str, Any]], Any], str, str]] = {
+    "meinheld": (itemgetter("meinheld.continuation"), "suspend", "resume"),
+    "gevent": (_event("gevent.event"), "wait", "set"),
+    "eventlet": (_event("eventlet.event"), "wait", "send"),
+    # In a thread of the server's pool.
+    "threads": (_event("threading"), "wait", "set"),
 }
-place = PLACES[os.environ.get("COMPARE_PARKING", "meinheld")]
+means = os.environ.get("COMPARE_PARKING", "meinheld")
+place, WAIT, WAKE = MEANS[means]
 
 waiting: list[Any] = []
 partners: list[Any] = []
@@ -67,7 +41,7 @@ def park(environ: dict[str, Any], crowd: list[Any]) -> None:
     here = place(environ)
     crowd.append(here)
     try:
-        here.wait()
+        getattr(here, WAIT)()
     finally:
         if here in crowd:
             # Nobody woke it: its client has gone.
@@ -78,7 +52,7 @@ def wake_all() -> None:
     """Wake all who wait."""
     crowd, waiting[:] = waiting[:], []
     for there in crowd:
-        there.wake()
+        getattr(there, WAKE)()
 
 
 def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -94,13 +68,13 @@ def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable
         answer = str(len(waiting))
     elif path == "/pair":
         if partners:
-            partners.pop().wake()
+            getattr(partners.pop(), WAKE)()
         else:
             park(environ, partners)
     start_response("200 OK", [*PLAIN, ("Content-Length", str(len(answer)))])
     return [answer.encode()]
 
 
-if place is Meinheld:
+if means == "meinheld":
     middleware = importlib.import_module("meinheld.middleware")
     app = getattr(middleware, "SpawnMiddleware", middleware.ContinuationMiddleware)(app)

@@ -7,7 +7,7 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::{BorrowedFd, RawFd};
 
-use super::{Exchange, LengthMismatch, Response};
+use super::{Exchange, Length, LengthMismatch, Response};
 use crate::http::{BodyEncoding, CHUNK_END, ChunkHeader};
 use crate::sys;
 
@@ -76,7 +76,7 @@ impl Exchange {
         self.send_raw(header.as_bytes())?;
         let sent = self.send_file_bytes(file, offset, bytes)?;
         if sent < bytes {
-            self.state.mismatch = Some(LengthMismatch::Shortage(bytes - sent));
+            self.state.length = Length::Mismatched(LengthMismatch::Shortage(bytes - sent));
             self.state.response = Response::CutOff;
             return Ok(sent);
         }

@@ -15,7 +15,7 @@ use std::num::NonZeroUsize;
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
-use super::{Exchange, LengthMismatch, RequestBody, Response};
+use super::{Exchange, Length, LengthMismatch, RequestBody, Response};
 use crate::descriptors::Readiness;
 use crate::http::{BodyEncoding, CHUNK_END, ChunkHeader, KeepAlive};
 use crate::sys;
@@ -198,7 +198,11 @@ impl Exchange {
             facts.keep_alive = KeepAlive::Close;
         }
         let fields = self.client.shared.fields.borrow();
-        let finished = builder.finish(facts, self.state.known_length, &fields, out);
+        let known_length = match self.state.length {
+            Length::Announced(bytes) => Some(bytes),
+            Length::Unknown | Length::Mismatched(_) => None,
+        };
+        let finished = builder.finish(facts, known_length, &fields, out);
         drop(fields);
         self.state.response = match finished {
             Ok(plan) => Response::Body(plan),
@@ -214,7 +218,7 @@ impl Exchange {
     fn clip(&mut self, bytes: u64, total: u64) -> u64 {
         let left = total - self.state.body_bytes_sent.min(total);
         if bytes > left {
-            self.state.mismatch = Some(LengthMismatch::Excess);
+            self.state.length = Length::Mismatched(LengthMismatch::Excess);
         }
         bytes.min(left)
     }
