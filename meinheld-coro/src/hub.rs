@@ -105,7 +105,7 @@ impl Hub {
         self.stack_setting
     }
 
-    /// Calls `wake` with the scheduler of `task`, running or not, if it belongs to this thread. The
+    /// Calls `call` with the scheduler of `task`, running or not, if it belongs to this thread. The
     /// call comes back to no task and runs no code of others.
     #[inline]
     pub(crate) fn with_owning<R>(task: TaskId, call: impl FnOnce(&Hub) -> R) -> Option<R> {

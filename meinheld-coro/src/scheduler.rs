@@ -25,7 +25,8 @@ const CANCEL_ROUNDS: usize = 8;
 pub struct Shutdown {
     /// How many have ended.
     pub ended: usize,
-    /// How many parked again each time they were cancelled, and have been leaked with their stacks.
+    /// How many did not end: those that parked again each time they were cancelled have been leaked with
+    /// their stacks, those that never began are dropped.
     pub abandoned: usize,
 }
 

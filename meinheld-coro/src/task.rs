@@ -36,7 +36,8 @@ pub struct TaskId {
 }
 
 impl TaskId {
-    /// A number that no other task of its scheduler has, also not one that has ended.
+    /// A number that no other task of its scheduler has, also not one that has ended, for as long as
+    /// there were not billions.
     pub fn number(self) -> u64 {
         u64::from(self.index) << 32 | u64::from(self.generation.get())
     }
