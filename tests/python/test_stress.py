@@ -28,7 +28,7 @@ WALKS = (
     ROUTES
     + r'''
 import asyncio, atexit, cProfile, contextlib, contextvars, ctypes, faulthandler, functools, gc, importlib.abc
-import importlib.util, itertools, os, random, signal, sqlite3, subprocess, threading, tracemalloc, weakref
+import importlib.util, itertools, os, random, signal, sqlite3, subprocess, threading, time, tracemalloc, weakref
 
 variable = contextvars.ContextVar("variable")
 local = threading.local()
@@ -48,6 +48,8 @@ class CutOff(BaseException):
 
 # What may end a walk before its time.
 ENDS = Cut, CutOff, server.TaskKilled, server.ClientDisconnected, server.Stopped
+# How long a pause may take, which is long for a machine that is busy.
+WAIT_SECONDS = 30
 walks = {"begun": 0, "ended": 0, "cut": 0}
 killable = []
 
@@ -79,8 +81,12 @@ class Walk:
         local.value = name
         c = self.client.continuation()
         waiting.append((c, token))
+        if self.random.random() < 0.05:
+            # So does a finalizer that the collector calls here; one of the woken may be this very walk, too early.
+            wake_some(self.random)
+        begun = time.monotonic()
         try:
-            got = c.suspend(30)
+            got = c.suspend(WAIT_SECONDS)
         except Thrown as error:
             got = error.args[0]
         except server.ContinuationError:
@@ -95,6 +101,9 @@ class Walk:
                 errors.append(f"a pause that was cut found {local.value!r} {variable.get()!r}")
             self.restore(context, before)
             raise
+        if time.monotonic() - begun >= WAIT_SECONDS:
+            # What was delivered counts also where the time-out ends the wait.
+            errors.append("a pause was resumed, but woken by its time-out only")
         if got is not token or local.value is not name or variable.get() is not name:
             errors.append(f"a pause found {got!r} {local.value!r} {variable.get()!r}")
         if sys.exc_info()[1] is not exception:
@@ -396,8 +405,9 @@ def wake_some(randomness):
         try:
             c.throw(Thrown(token)) if randomness.random() < 0.3 else c.resume(token)
         except server.ContinuationError as error:
-            # Between its entry in the list and its suspend: it is still to be woken.
-            if "ended" not in str(error):
+            # Between its entry in the list and its suspend it is "not suspended", a word that ends in "ended": it
+            # is still to be woken.
+            if "has ended" not in str(error):
                 waiting.append((c, token))
 
 def kill_some(randomness):
@@ -448,6 +458,9 @@ def do_walk_apart(c, environ, seed):
         errors.append(f"a walk ended with {task.exception!r}")
     return f"{walk.pauses}"
 
+def do_cut(c, environ):
+    return f"{walks['cut']}"
+
 def do_errors(c, environ):
     sys.settrace(None)
     sys.setprofile(None)
@@ -480,7 +493,8 @@ def test_random_walks_while_everything_changes(serve: Callable) -> None:
     control.get("/begin")
     pauses = 0
     end = time.monotonic() + SECONDS
-    while pauses == 0 or time.monotonic() < end:
+    # On a busy machine the first walks may all have gone before one of them was to be cut.
+    while time.monotonic() < end or pauses == 0 or control.get("/cut").text == "0":
         for client in clients:
             path = "/walk_apart" if client in apart else "/walk"
             client.send(path, seed=seeds.randrange(1 << 30))
@@ -493,9 +507,8 @@ def test_random_walks_while_everything_changes(serve: Callable) -> None:
             assert response.status == 200, server.output()[-5000:]
             pauses += int(response.text)
     print(f"{pauses} pauses")
-    errors, walks = control.get("/errors").json()
+    errors, _ = control.get("/errors").json()
     assert errors == []
-    assert walks["cut"] > 0
     # The server stops while they walk.
     for client in clients:
         client.send("/walk", seed=seeds.randrange(1 << 30))
