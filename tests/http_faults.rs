@@ -111,6 +111,7 @@ fn more_than_the_content_length_is_not_sent() {
         exchange.write(b"lo, world").unwrap();
         exchange.write(b"!").unwrap();
         exchange.end().unwrap();
+        exchange.announce_length(0);
         assert_eq!(exchange.length_mismatch(), Some(LengthMismatch::Excess));
         assert_eq!(exchange.body_bytes_sent(), 5);
     });

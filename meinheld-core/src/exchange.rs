@@ -239,9 +239,11 @@ impl Exchange {
     }
 
     /// Tells how many bytes the whole body will have; unless the response has a Content-Length of
-    /// its own, this becomes it. Only before the head is sent.
+    /// its own, this becomes it. Once the head has been sent it changes nothing.
     pub fn announce_length(&mut self, bytes: u64) {
-        self.state.length = Length::Announced(bytes);
+        if !self.is_head_sent() {
+            self.state.length = Length::Announced(bytes);
+        }
     }
 
     /// Has nothing sent from now on, whatever is written, and the connection closed after the call: the
@@ -293,7 +295,8 @@ impl Exchange {
     }
 
     /// Tells that whoever answers does nothing that takes time once the response has ended. If the
-    /// connection ends with it, the last bytes wait for that, and go out together with the end.
+    /// connection ends with it, the last bytes wait for that, and go out together with the end, unless the
+    /// answer has taken long: a client that has said more meanwhile would be reset, and get none of them.
     pub fn end_promptly(&mut self) {
         self.state.prompt = true;
     }

@@ -96,11 +96,17 @@ impl<S: Service> Driver<S> {
     #[inline(never)]
     fn end(&self, id: ConnectionId, mut exchange: Exchange) {
         // The request may have taken long, and what follows is timed from now on.
-        self.shared.set_now();
-        exchange.end_promptly();
+        let took_long = self.shared.set_now();
+        if !took_long {
+            exchange.end_promptly();
+        }
         // A failure breaks the exchange, and `conclude` tells so.
         let _ = exchange.end();
-        let conclusion = exchange.conclude();
+        let conclusion = match exchange.conclude() {
+            // It has had time to send what nobody has looked for.
+            Conclusion::Close if took_long => Conclusion::Leave,
+            other => other,
+        };
         drop(exchange);
         let waiting = self.shared.with(id, Connection::end_request);
         if let Some(Some(waiting)) = waiting {

@@ -88,10 +88,17 @@ impl Shared {
         }
     }
 
-    /// Reads the clock anew, when something has taken long.
-    pub(crate) fn set_now(&self) {
-        self.now.set(Instant::now());
+    /// Reads the clock anew, when something may have taken long; tells whether it has.
+    pub(crate) fn set_now(&self) -> bool {
+        let now = Instant::now();
+        let lasted = now.duration_since(self.now.replace(now));
         self.turn.set(Turn(self.turn.get().0.wrapping_add(1)));
+        lasted >= TURN_TIME_MAX
+    }
+
+    /// Whether much may have come since the turn began that no event has told of.
+    pub(crate) fn is_turn_old(&self) -> bool {
+        self.now.get().elapsed() >= TURN_TIME_MAX
     }
 
     /// Calls `use_it` with an open connection.
@@ -139,7 +146,7 @@ impl Shared {
     /// whatever the others do.
     pub(crate) fn give_way(&self, id: ConnectionId, last: &mut Turn) -> io::Result<()> {
         let turn = self.turn.get();
-        if std::mem::replace(last, turn) != turn || self.now.get().elapsed() < TURN_TIME_MAX {
+        if std::mem::replace(last, turn) != turn || !self.is_turn_old() {
             return Ok(());
         }
         self.flush(id)?;
@@ -247,8 +254,8 @@ impl Shared {
         let Some(mut connection) = removed else { return };
         self.closed.borrow_mut()[reason as usize] += 1;
         if !connection.held.is_empty() {
-            // Whoever is gone gets nothing of it.
-            let _ = sys::send_before_end(connection.fd(), &connection.held);
+            // Whoever is gone gets nothing of it. It does not wait for the end, which may be a reset.
+            let _ = sys::send(connection.fd(), &connection.held);
         }
         if let Some((timer, _)) = connection.timer {
             self.timers.borrow_mut().cancel(timer);

@@ -96,8 +96,12 @@ impl Lane {
         self.slot.equipped.get()
     }
 
-    /// Notes a continuation that is to be closed when the request ends.
+    /// Notes a continuation that is to be closed when the request ends. Of one that has ended none is
+    /// noted: it has the lane, and each would keep the other for ever.
     pub(crate) fn note_made(&self, continuation: Py<PyContinuation>) {
+        if self.slot.ended.get() {
+            return;
+        }
         let mut made = self.slot.made.take().unwrap_or_default();
         made.0.push(continuation);
         self.slot.made.set(Some(made));

@@ -12,7 +12,14 @@ from conftest import Server
 from wire import SECONDS
 
 APP = """
+import itertools
+import select
+import sys
+import time
+
 from meinheld import server
+
+numbers = itertools.count(1)
 
 class Logger:
     def access(self, environ):
@@ -22,6 +29,11 @@ def app(environ, start_response):
     path = environ["PATH_INFO"]
     if path == "/logged":
         server.set_access_logger(Logger())
+    if path == "/late":
+        print("begun", next(numbers), file=sys.stderr, flush=True)
+        select.select([environ["meinheld.client"].get_fd()], [], [])
+        # Longer than what the server takes for no time at all.
+        time.sleep(0.01)
     if path == "/pieces":
         pieces = [bytes([number]) * 65536 for number in range(100)]
     elif path == "/large":
@@ -108,6 +120,17 @@ def test_nothing_is_lost_to_who_says_more(serve: Callable, path: str, behind: st
         assert len(body) == int(length.split()[1])
         if path == "/pieces":
             assert body == b"".join(bytes([number]) * 65536 for number in range(100))
+
+
+def test_nothing_is_lost_to_who_says_more_while_it_is_answered(serve: Callable) -> None:
+    """Even where the server is busy with the answer, and looks for nothing meanwhile."""
+    server = started(serve)
+    for number, request in enumerate((OLD, LAST), 1):
+        with connected(server.port) as peer:
+            peer.sendall(request.format("/late").encode())
+            server.wait_for(f"begun {number}")
+            peer.sendall(b"\r\n")
+            assert rest(peer).endswith(b"hello")
 
 
 def test_half_closed_client_has_its_answer(serve: Callable) -> None:

@@ -24,6 +24,7 @@ REFUSALS = (
     ROUTES
     + """
 import threading
+import weakref
 
 kept = {}
 
@@ -86,6 +87,22 @@ def do_idle(c, environ):
 
 def do_suspend_idle(c, environ):
     return refusal(kept["idle"].suspend, 1)
+
+class Value:
+    pass
+
+def do_keep_client(c, environ):
+    kept["client"] = environ[CLIENT_KEY]
+    return "kept"
+
+def do_make_for_ended(c, environ):
+    made, value = kept["client"].continuation(), Value()
+    gone = weakref.ref(value)
+    thread = threading.Thread(target=made.resume, args=(value,))
+    thread.start()
+    thread.join(10)
+    del made, value, thread
+    return str(gone() is None)
 
 def do_in_greenlet(c, environ):
     def wait():
@@ -164,6 +181,13 @@ def test_using_the_continuation_of_a_request_that_has_ended(serve: Callable) -> 
     for text in texts:
         assert "has ended" in text or "another request" in text
     assert [suspended, connected, shown] == [False, False, True]
+
+
+def test_what_is_made_by_the_client_of_a_request_that_has_ended_is_not_kept(serve: Callable) -> None:
+    server = serve(REFUSALS)
+    with Client(server.port) as client:
+        assert client.get("/keep_client").text == "kept"
+        assert client.get("/make_for_ended").text == "True"
 
 
 def test_suspending_in_another_request(serve: Callable) -> None:

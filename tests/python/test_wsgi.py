@@ -219,6 +219,19 @@ def test_body_longer_than_its_content_length_is_cut(lab: Lab) -> None:
         assert "returned more bytes than its Content-Length" in lab.log("Content-Length")
 
 
+def test_what_is_written_beyond_the_content_length_is_logged(lab: Lab) -> None:
+    """Also where nothing, of a length that is known, is returned behind it."""
+    for nothing in ["[]", "[b'']", "[b'', b'']", "()", "iter([])"]:
+        source = f"""
+        def app(environ, start_response):
+            write = start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "4")])
+            write(b"hello")
+            return {nothing}
+        """
+        assert lab.ask(source, validate=False).body == b"hell"
+        assert "returned more bytes than its Content-Length" in lab.log("Content-Length")
+
+
 def test_body_shorter_than_its_content_length_ends_the_connection(lab: Lab) -> None:
     """The client can tell, and the log says by how much."""
     source = """

@@ -135,7 +135,9 @@ impl Exchange {
     }
 
     /// Sends what is left when a response has ended, unless the next request is there already: its
-    /// answer goes out in the same call. Where the connection ends as well, its end goes out with it.
+    /// answer goes out in the same call. Where the connection ends as well, its end goes out with it,
+    /// unless the client has had time to send what nobody has looked for: closing would reset the
+    /// connection then, and take along what waits for the end.
     fn settle(&mut self, out: Vec<u8>) -> io::Result<()> {
         let keeps = matches!(self.state.response, Response::Ended(KeepAlive::Keep))
             && !matches!(self.state.body, RequestBody::Streaming { .. });
@@ -148,7 +150,8 @@ impl Exchange {
             return Ok(());
         }
         let closes = matches!(self.state.response, Response::Ended(KeepAlive::Close));
-        let call = if closes && self.state.prompt { sys::send_before_end } else { sys::send };
+        let joins = closes && self.state.prompt && !self.client.shared.is_turn_old();
+        let call = if joins { sys::send_before_end } else { sys::send };
         let sent = self.send_bytes(&out, call);
         self.give_back(out);
         sent
