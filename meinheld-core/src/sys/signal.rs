@@ -3,11 +3,11 @@
 //! The pipe is the well-known self-pipe: a handler may only write(2). A host with handlers of its
 //! own (an interpreter) is given the writing end instead of installing ours.
 
-use std::cell::RefCell;
-use std::fmt;
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use super::syscall;
 
@@ -19,19 +19,22 @@ static HANDLER_PIPE: AtomicI32 = AtomicI32::new(-1);
 pub struct SignalPipe {
     reader: OwnedFd,
     writer: OwnedFd,
-    replaced: RefCell<Vec<Replaced>>,
+    /// Whether it is one of those that `CAUGHT` counts.
+    catches: Cell<bool>,
 }
+
+/// What the pipes that catch signals have in common.
+struct Caught {
+    pipes: usize,
+    replaced: Vec<Replaced>,
+}
+
+static CAUGHT: Mutex<Caught> = Mutex::new(Caught { pipes: 0, replaced: Vec::new() });
 
 /// What a signal did before it was written to a pipe.
 struct Replaced {
     signal: libc::c_int,
     action: libc::sigaction,
-}
-
-impl fmt::Debug for Replaced {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Replaced").field("signal", &self.signal).finish_non_exhaustive()
-    }
 }
 
 impl SignalPipe {
@@ -44,7 +47,7 @@ impl SignalPipe {
         syscall!(pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK))?;
         // SAFETY: both descriptors were just made, and nobody else owns them.
         let [reader, writer] = fds.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
-        Ok(SignalPipe { reader, writer, replaced: RefCell::default() })
+        Ok(SignalPipe { reader, writer, catches: Cell::default() })
     }
 
     /// The end to write signal numbers to, one byte each.
@@ -57,12 +60,14 @@ impl SignalPipe {
     }
 
     /// Has SIGINT and SIGTERM written to this pipe, in place of what they did before and will do again
-    /// when the pipe is dropped.
+    /// when the last pipe that caught them has been dropped.
     ///
     /// # Errors
     /// When the system refuses, which it does not for these two.
     pub fn catch_termination(&self) -> io::Result<()> {
+        let mut caught = CAUGHT.lock().unwrap_or_else(PoisonError::into_inner);
         HANDLER_PIPE.store(self.writer(), Ordering::Release);
+        caught.pipes += usize::from(!self.catches.replace(true));
         for signal in [libc::SIGINT, libc::SIGTERM] {
             let mut action = no_action();
             action.sa_sigaction = handler();
@@ -70,7 +75,7 @@ impl SignalPipe {
             let mut before = no_action();
             syscall!(sigaction(signal, &raw const action, &raw mut before))?;
             if before.sa_sigaction != handler() {
-                self.replaced.borrow_mut().push(Replaced { signal, action: before });
+                caught.replaced.push(Replaced { signal, action: before });
             }
         }
         Ok(())
@@ -87,16 +92,26 @@ impl SignalPipe {
 
 impl Drop for SignalPipe {
     fn drop(&mut self) {
-        for Replaced { signal, action } in self.replaced.get_mut().drain(..) {
-            // Somebody may have put another handler in the place of ours.
-            let mut now = no_action();
-            let found = syscall!(sigaction(signal, std::ptr::null(), &raw mut now));
-            if found.is_ok() && now.sa_sigaction == handler() {
-                let _ = syscall!(sigaction(signal, &raw const action, std::ptr::null_mut()));
+        if self.catches.get() {
+            let mut caught = CAUGHT.lock().unwrap_or_else(PoisonError::into_inner);
+            caught.pipes -= 1;
+            if caught.pipes == 0 {
+                caught.replaced.drain(..).rev().for_each(Replaced::restore);
             }
         }
         let _ =
             HANDLER_PIPE.compare_exchange(self.writer(), -1, Ordering::AcqRel, Ordering::Relaxed);
+    }
+}
+
+impl Replaced {
+    /// Has the signal do it again, unless somebody has put another handler in the place of ours.
+    fn restore(self) {
+        let mut now = no_action();
+        let found = syscall!(sigaction(self.signal, std::ptr::null(), &raw mut now));
+        if found.is_ok() && now.sa_sigaction == handler() {
+            let _ = syscall!(sigaction(self.signal, &raw const self.action, std::ptr::null_mut()));
+        }
     }
 }
 
@@ -144,7 +159,12 @@ mod tests {
         syscall!(raise(libc::SIGTERM)).unwrap();
         assert_eq!(pipe.take(), [15]);
         assert_ne!(now(), before);
+        let later = SignalPipe::new().unwrap();
+        later.catch_termination().unwrap();
         drop(pipe);
+        syscall!(raise(libc::SIGTERM)).unwrap();
+        assert_eq!(later.take(), [15], "a pipe that goes leaves the signals to the next one");
+        drop(later);
         assert_eq!(now(), before);
     }
 }
