@@ -75,8 +75,8 @@ struct State {
     status: u16,
     body_bytes_sent: u64,
     muted: bool,
-    /// Whether nothing that takes time follows the end of the response.
-    prompt: bool,
+    /// The turn in which it was told that nothing that takes time follows the end of the response.
+    prompt: Turn,
     /// When a piece was written last that others may follow soon.
     written: Option<Instant>,
     /// The turns in which the socket was read and written last. Apart, so that the first send, with
@@ -105,7 +105,7 @@ impl State {
             status: 0,
             body_bytes_sent: 0,
             muted: false,
-            prompt: false,
+            prompt: Turn::default(),
             written: None,
             received_in: Turn::default(),
             sent_in: Turn::default(),
@@ -296,9 +296,10 @@ impl Exchange {
 
     /// Tells that whoever answers does nothing that takes time once the response has ended. If the
     /// connection ends with it, the last bytes wait for that, and go out together with the end, unless the
-    /// answer has taken long: a client that has said more meanwhile would be reset, and get none of them.
+    /// answer has taken long since: a client that has said more meanwhile would be reset, and get none of
+    /// them.
     pub fn end_promptly(&mut self) {
-        self.state.prompt = true;
+        self.state.prompt = self.client.shared.turn();
     }
 
     /// Answers with a whole response of one piece.

@@ -13,6 +13,7 @@ use crate::exchange::{Conclusion, Exchange, Expectation, RequestBody};
 use crate::http::{Changes, RequestFacts};
 use crate::input::Input;
 use crate::service::{ConnectionInfo, Report, Service};
+use crate::shared::Turn;
 use crate::sys;
 
 /// A request that can begin: its head is complete, and its body where that is to be collected.
@@ -76,6 +77,7 @@ impl<S: Service> Driver<S> {
             (peer, local, connection.requests_ended)
         });
         let Some((peer, local, request)) = known else { return };
+        let begun = self.shared.turn();
         let Incoming { bytes, consume, facts, expectation, body, changes } = incoming;
         let (body_bytes, number) = (body.length(), id.number());
         let connection = ConnectionInfo { peer: &peer, local: &local, body_bytes, number, changes };
@@ -89,22 +91,24 @@ impl<S: Service> Driver<S> {
             self.service.report(&Report::Panicked { peer: &peer });
             let _ = exchange.fail(500);
         }
-        self.end(id, exchange);
+        self.end(id, exchange, begun);
     }
 
     /// Ends the exchange of a request that has been answered, or has failed.
     #[inline(never)]
-    fn end(&self, id: ConnectionId, mut exchange: Exchange) {
+    fn end(&self, id: ConnectionId, mut exchange: Exchange, begun: Turn) {
+        let looked = self.shared.hears(id, begun);
         // The request may have taken long, and what follows is timed from now on.
         let took_long = self.shared.set_now();
-        if !took_long {
+        let heard = looked && !took_long;
+        if heard {
             exchange.end_promptly();
         }
         // A failure breaks the exchange, and `conclude` tells so.
         let _ = exchange.end();
         let conclusion = match exchange.conclude() {
             // It has had time to send what nobody has looked for.
-            Conclusion::Close if took_long => Conclusion::Leave,
+            Conclusion::Close if !heard => Conclusion::Leave,
             other => other,
         };
         drop(exchange);

@@ -101,6 +101,15 @@ impl Shared {
         self.now.get().elapsed() >= TURN_TIME_MAX
     }
 
+    pub(crate) fn turn(&self) -> Turn {
+        self.turn.get()
+    }
+
+    /// Whether it is known what a client has sent up to this turn, if it was looked for in `since`.
+    pub(crate) fn hears(&self, id: ConnectionId, since: Turn) -> bool {
+        self.turn.get() == since || self.with(id, |connection| connection.watched) == Some(true)
+    }
+
     /// Calls `use_it` with an open connection.
     pub(crate) fn with<R>(
         &self,

@@ -29,9 +29,13 @@ def app(environ, start_response):
     path = environ["PATH_INFO"]
     if path == "/logged":
         server.set_access_logger(Logger())
-    if path == "/late":
+    if path in ("/busy", "/asleep"):
         print("begun", next(numbers), file=sys.stderr, flush=True)
-        select.select([environ["meinheld.client"].get_fd()], [], [])
+        fd = environ["meinheld.client"].get_fd()
+        while path == "/asleep" and not select.select([fd], [], [], 0)[0]:
+            server.sleep(0.001)
+        select.select([fd], [], [])
+    if path == "/busy":
         # Longer than what the server takes for no time at all.
         time.sleep(0.01)
     if path == "/pieces":
@@ -122,12 +126,13 @@ def test_nothing_is_lost_to_who_says_more(serve: Callable, path: str, behind: st
             assert body == b"".join(bytes([number]) * 65536 for number in range(100))
 
 
-def test_nothing_is_lost_to_who_says_more_while_it_is_answered(serve: Callable) -> None:
-    """Even where the server is busy with the answer, and looks for nothing meanwhile."""
+@pytest.mark.parametrize("path", ["/busy", "/asleep"])
+def test_nothing_is_lost_to_who_says_more_while_it_is_answered(serve: Callable, path: str) -> None:
+    """Even where the server looks for nothing meanwhile, being busy or waiting for something else."""
     server = started(serve)
     for number, request in enumerate((OLD, LAST), 1):
         with connected(server.port) as peer:
-            peer.sendall(request.format("/late").encode())
+            peer.sendall(request.format(path).encode())
             server.wait_for(f"begun {number}")
             peer.sendall(b"\r\n")
             assert rest(peer).endswith(b"hello")

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use super::{Exchange, Length, LengthMismatch, RequestBody, Response};
 use crate::descriptors::Readiness;
 use crate::http::{BodyEncoding, CHUNK_END, ChunkHeader, KeepAlive};
+use crate::shared::Turn;
 use crate::sys;
 
 /// A larger piece of a body is sent from where it is, and not copied.
@@ -150,11 +151,16 @@ impl Exchange {
             return Ok(());
         }
         let closes = matches!(self.state.response, Response::Ended(KeepAlive::Close));
-        let joins = closes && self.state.prompt && !self.client.shared.is_turn_old();
+        let joins = closes && self.is_prompt();
         let call = if joins { sys::send_before_end } else { sys::send };
         let sent = self.send_bytes(&out, call);
         self.give_back(out);
         sent
+    }
+
+    fn is_prompt(&self) -> bool {
+        let (shared, since) = (&self.client.shared, self.state.prompt);
+        since != Turn::default() && shared.hears(self.client.id, since) && !shared.is_turn_old()
     }
 
     /// Encodes a piece, with the head before it if that was not sent yet.
