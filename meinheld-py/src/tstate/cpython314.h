@@ -1,8 +1,14 @@
-/* The thread state of CPython 3.14; 3.15 differs in the frame that a chain ends in. */
+/* The thread state of CPython 3.14; cpython315.h tells what differs in 3.15. */
 
 #include "internal/pycore_interpframe.h"
 #include "internal/pycore_pythonrun.h"
 #include "internal/pycore_tstate.h"
+
+#ifndef BOTTOM_OF_THREAD
+#  define BOTTOM_OF_THREAD(ts) NULL
+#  define INSTRUMENTATION_MEMBERS
+#  define EXCHANGE_INSTRUMENTATION(ts, own) (void)0
+#endif
 
 #define VERSION_FIELDS(X)                          \
     X(struct _PyInterpreterFrame *, current_frame) \
@@ -18,16 +24,13 @@
     PyObject *running_task;                        \
     uintptr_t c_stack_top;                         \
     uintptr_t c_stack_soft_limit;                  \
-    uintptr_t c_stack_hard_limit;
+    uintptr_t c_stack_hard_limit;                  \
+    INSTRUMENTATION_MEMBERS
 
 #define DEPTH_LIMIT py_recursion_limit
 #define DEPTH_REMAINING py_recursion_remaining
 #define INNERMOST(state) ((state)->current_frame)
 #define BOTTOM(own) ((own)->bottom)
-
-#ifndef BOTTOM_OF_THREAD
-#  define BOTTOM_OF_THREAD(ts) NULL
-#endif
 
 #include "saved.h"
 
@@ -65,6 +68,7 @@ version_exchange(PyThreadState *ts, struct meinheld_tstate *own)
     exchange_address(&whole->c_stack_hard_limit, &own->c_stack_hard_limit);
     exchange_slot(ts, loop_slot, &own->running_loop);
     exchange_slot(ts, task_slot, &own->running_task);
+    EXCHANGE_INSTRUMENTATION(ts, own);
 }
 
 static const char *
