@@ -11,7 +11,6 @@ import datetime
 import os
 import platform
 import resource
-import subprocess
 import sys
 import tempfile
 import time

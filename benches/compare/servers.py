@@ -35,7 +35,7 @@ class Kind:
     # What a reader should know of its figures.
     remark: str = ""
 
-    @functools.cache  # noqa: B019 - there are few kinds, and they live as long as the program
+    @functools.cache  # there are few kinds, and they live as long as the program
     def version(self) -> str | None:
         """The installed version, or None; empty for what is none of anybody's."""
         if self is SENDS:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "apps"))
 
-import plain  # noqa: E402
+import plain
 
 FILE_BYTES = 10 << 20
 POSTED = bytes(range(256)) * 64

@@ -171,7 +171,7 @@ impl Coroutine {
         let in_use = self.port().label.get() as usize;
         if in_use != 0 {
             // SAFETY: the coroutine is idle, so its innermost frames are the body's `suspend` and
-            // corosensei's switch, which lie well within a page below the label (INVARIANT of
+            // the switch, which lie well within a page below the label (INVARIANT of
             // `Port::label`).
             unsafe { self.port().stack.trim_below(in_use) };
         }

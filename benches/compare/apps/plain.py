@@ -54,7 +54,7 @@ def slowly() -> Iterator[bytes]:
 
 def download(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
     """A file, by the server's own means where it has any."""
-    file = open(FILE, "rb")  # noqa: SIM115 - the server closes it
+    file = open(FILE, "rb")  # the server closes it
     headers = [*PLAIN, ("Content-Length", str(os.fstat(file.fileno()).st_size))]
     start_response("200 OK", headers)
     wrapper = environ.get("wsgi.file_wrapper")
