@@ -60,7 +60,7 @@ pub(crate) const STACK_BYTES: usize = 1 << 20;
 /// bytes), and the first data-stack chunk, with room for the frames of a usual request, so that `CPython`
 /// maps no further one. It begins on the page of the first C frames, and leaves them most of that: a
 /// request that waits in a small application has 2 to 3 KiB of those, and 150 to 500 bytes of Python's.
-const RESERVED_BYTES: usize = 16 * 4096 + 592;
+const RESERVED_BYTES: usize = 16 * 4096 + 704;
 
 /// The C side's state of one coroutine, of which only its address is known here.
 #[repr(C)]
