@@ -14,6 +14,20 @@ use pyo3::{PyErrArguments, PyTypeInfo};
 
 use crate::text;
 
+/// An object as a message shows it.
+#[cold]
+#[inline(never)]
+pub(crate) fn shown(object: &Bound<'_, PyAny>) -> String {
+    object.repr().map_or_else(|_| "?".to_owned(), |repr| repr.to_string())
+}
+
+/// The name of an object's class, for a message.
+#[cold]
+#[inline(never)]
+pub(crate) fn class_name(object: &Bound<'_, PyAny>) -> String {
+    object.get_type().name().map_or_else(|_| "?".to_owned(), |name| name.to_string())
+}
+
 /// The text of an exception.
 struct Text(Cow<'static, str>);
 

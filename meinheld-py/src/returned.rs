@@ -22,7 +22,7 @@ use crate::file_wrapper::FileWrapper;
 use crate::fork::leave_if_child;
 use crate::lane::Lane;
 use crate::names::name;
-use crate::raising::Saying;
+use crate::raising::{Saying, class_name};
 use crate::start_response::body_bytes;
 use crate::unwinding;
 
@@ -148,10 +148,9 @@ fn sequence_length(body: &Bound<'_, PyAny>) -> Option<usize> {
 
 /// Says what an application returned that is no iterable; what `__iter__` raised is its own.
 fn iteration_error(body: &Bound<'_, PyAny>, error: PyErr) -> PyErr {
-    let kind = body.get_type();
-    if kind.hasattr(name!(body.py(), iter)).unwrap_or(true) {
+    if body.get_type().hasattr(name!(body.py(), iter)).unwrap_or(true) {
         return error;
     }
-    let name = kind.name().map_or_else(|_| "?".to_owned(), |name| name.to_string());
+    let name = class_name(body);
     PyTypeError::saying(format!("the application returned {name}, not an iterable of bytes"))
 }

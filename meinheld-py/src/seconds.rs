@@ -6,7 +6,7 @@ use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyString};
 
-use crate::raising::Saying;
+use crate::raising::{Saying, class_name};
 
 /// Seconds from zero on, as a duration; `None` is more than one can hold, and so without limit.
 ///
@@ -41,6 +41,6 @@ pub(crate) fn seconds_of(value: &Bound<'_, PyAny>, name: &str) -> PyResult<Optio
 }
 
 fn not_a_number(value: &Bound<'_, PyAny>, name: &str) -> PyErr {
-    let kind = value.get_type().name().map_or_else(|_| "?".to_owned(), |name| name.to_string());
+    let kind = class_name(value);
     PyTypeError::saying(format!("{name} must be a number of seconds, not {kind}"))
 }

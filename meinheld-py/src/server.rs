@@ -24,7 +24,7 @@ use crate::fork;
 use crate::gil;
 use crate::hooks;
 use crate::log::Logs;
-use crate::raising::{Saying, panic_text};
+use crate::raising::{Saying, panic_text, shown};
 use crate::text;
 use crate::thread_bound::drop_orphans;
 use crate::tstate::STACK_BYTES;
@@ -171,7 +171,7 @@ fn path_of(address: &Bound<'_, PyAny>) -> PyResult<PathBuf> {
 }
 
 fn not_a(found: &Bound<'_, PyAny>, what: &str, wanted: &str) -> PyErr {
-    let shown = found.repr().map_or_else(|_| "?".to_owned(), |repr| repr.to_string());
+    let shown = shown(found);
     PyTypeError::saying(format!("{what} is {shown:.100} and must be {wanted}"))
 }
 

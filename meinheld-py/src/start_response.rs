@@ -16,7 +16,7 @@ use crate::errors::from_io;
 use crate::fastcall::{Args, FastMethod, add_method};
 use crate::known_heads::KnownHeads;
 use crate::lane::{Lane, SharedLane, in_request, lane_of};
-use crate::raising::Saying;
+use crate::raising::{Saying, class_name, shown};
 use crate::thread_bound::ThreadBound;
 
 /// What has `start_response` for a method. The application is given that, as a bound method, since to
@@ -234,10 +234,9 @@ pub(crate) fn body_bytes<'a, 'py>(
 #[cold]
 #[inline(never)]
 fn not_bytes(found: &Bound<'_, PyAny>) -> PyErr {
-    let kind = found.get_type();
     let is_text = found.is_instance_of::<PyString>();
     let hint = if is_text { ": encode it, for example with .encode()" } else { "" };
-    let name = kind.name().map_or_else(|_| "?".to_owned(), |name| name.to_string());
+    let name = class_name(found);
     PyTypeError::saying(format!("a response body consists of bytes, not {name}{hint}"))
 }
 
@@ -250,7 +249,7 @@ fn raised(exc_info: &Bound<'_, PyTuple>) -> PyResult<PyErr> {
 #[cold]
 #[inline(never)]
 fn not_exc_info(found: &Bound<'_, PyAny>) -> PyErr {
-    let shown = found.repr().map_or_else(|_| "?".to_owned(), |repr| repr.to_string());
+    let shown = shown(found);
     PyTypeError::saying(format!(
         "exc_info is the tuple that sys.exc_info() returns, and this is not one: {shown:.100}"
     ))
@@ -337,7 +336,7 @@ fn pair_of<'py>(header: &Bound<'py, PyAny>) -> PyResult<Pair<'py>> {
 fn header_bytes<'a>(pairs: &'a [Pair<'_>]) -> PyResult<Vec<Field<'a>>> {
     let mut fields = Vec::with_capacity(pairs.len());
     for (name, value) in pairs {
-        let value_of = || format!("the value of header {}", header_name(name));
+        let value_of = || format!("the value of header {}", shown(name));
         let name = text_bytes_of(name, || "a header name".to_owned())?;
         fields.push((name, text_bytes_of(value, value_of)?));
     }
@@ -347,14 +346,10 @@ fn header_bytes<'a>(pairs: &'a [Pair<'_>]) -> PyResult<Vec<Field<'a>>> {
 #[cold]
 #[inline(never)]
 fn not_headers(found: &Bound<'_, PyAny>) -> PyErr {
-    let shown = found.repr().map_or_else(|_| "?".to_owned(), |repr| repr.to_string());
+    let shown = shown(found);
     PyTypeError::saying(format!(
         "headers are a list of (name, value) tuples, and this is not one: {shown:.100}"
     ))
-}
-
-fn header_name(name: &Bound<'_, PyAny>) -> String {
-    name.repr().map_or_else(|_| "?".to_owned(), |repr| repr.to_string())
 }
 
 /// The bytes of a str or bytes.
@@ -397,7 +392,7 @@ fn not_text(found: &Bound<'_, PyAny>, what: impl Fn() -> String) -> PyErr {
 #[cold]
 #[inline(never)]
 fn beyond_latin_1(text: &Bound<'_, PyString>, what: impl Fn() -> String) -> PyErr {
-    let shown = text.repr().map_or_else(|_| "?".to_owned(), |repr| repr.to_string());
+    let shown = shown(text);
     let what = what();
     PyValueError::saying(format!(
         "{what} has characters beyond latin-1, which HTTP cannot carry: {shown:.100}"

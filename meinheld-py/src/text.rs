@@ -35,7 +35,7 @@ impl<'py> IntoPyObject<'py> for Number {
         // SAFETY: attached, by `py`: a new reference to an int, or null with an exception set.
         unsafe {
             let number = ffi::PyLong_FromUnsignedLongLong(self.0);
-            Ok(Bound::from_owned_ptr_or_err(py, number)?.cast_into_unchecked())
+            made(py, number)
         }
     }
 }
@@ -52,7 +52,7 @@ impl<'py> IntoPyObject<'py> for Fraction {
         // SAFETY: attached, by `py`: a new reference to a float, or null with an exception set.
         unsafe {
             let number = ffi::PyFloat_FromDouble(self.0);
-            Ok(Bound::from_owned_ptr_or_err(py, number)?.cast_into_unchecked())
+            made(py, number)
         }
     }
 }
@@ -84,7 +84,7 @@ pub(crate) fn utf_8<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyS
     // reference to a str, or null with an exception set.
     unsafe {
         let text = ffi::PyUnicode_FromStringAndSize(text.as_ptr().cast(), length);
-        Ok(Bound::from_owned_ptr_or_err(py, text)?.cast_into_unchecked())
+        made(py, text)
     }
 }
 
@@ -98,7 +98,7 @@ pub(crate) fn interned(py: Python<'_>, text: &str) -> PyResult<Py<PyString>> {
     // in its place, or the same one.
     unsafe {
         ffi::PyUnicode_InternInPlace(&raw mut text);
-        Ok(Bound::from_owned_ptr_or_err(py, text)?.cast_into_unchecked().unbind())
+        Ok(made(py, text)?.unbind())
     }
 }
 
@@ -108,7 +108,7 @@ pub(crate) fn interned(py: Python<'_>, text: &str) -> PyResult<Py<PyString>> {
 /// `MemoryError`.
 pub(crate) fn list(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
     // SAFETY: attached, by `py`: a new reference to a list, or null with an exception set.
-    unsafe { Ok(Bound::from_owned_ptr_or_err(py, ffi::PyList_New(0))?.cast_into_unchecked()) }
+    unsafe { made(py, ffi::PyList_New(0)) }
 }
 
 /// Two texts as a tuple.
@@ -121,7 +121,7 @@ pub(crate) fn pair<'py>(py: Python<'py>, one: &str, other: &str) -> PyResult<Bou
     // call returns: a new reference to a tuple, or null with an exception set.
     unsafe {
         let pair = ffi::Py_BuildValue(c"(OO)".as_ptr(), one.as_ptr(), other.as_ptr());
-        Ok(Bound::from_owned_ptr_or_err(py, pair)?.cast_into_unchecked())
+        made(py, pair)
     }
 }
 
@@ -139,7 +139,7 @@ pub(crate) fn host_and_port<'py>(
     // returns, and for an int: a new reference to a tuple, or null with an exception set.
     unsafe {
         let pair = ffi::Py_BuildValue(c"(Oi)".as_ptr(), host.as_ptr(), c_int::from(port));
-        Ok(Bound::from_owned_ptr_or_err(py, pair)?.cast_into_unchecked())
+        made(py, pair)
     }
 }
 
@@ -157,8 +157,18 @@ pub(crate) fn numbered<'py>(
     // until the call returns: a new reference to a tuple, or null with an exception set.
     unsafe {
         let pair = ffi::Py_BuildValue(c"(iO)".as_ptr(), number, text.as_ptr());
-        Ok(Bound::from_owned_ptr_or_err(py, pair)?.cast_into_unchecked())
+        made(py, pair)
     }
+}
+
+/// What a call of the interpreter has made, or its exception.
+///
+/// # Safety
+/// `object` is a new reference to a `T`, or null with an exception set.
+#[inline]
+unsafe fn made<T>(py: Python<'_>, object: *mut ffi::PyObject) -> PyResult<Bound<'_, T>> {
+    // SAFETY: the caller's promise.
+    unsafe { Ok(Bound::from_owned_ptr_or_err(py, object)?.cast_into_unchecked()) }
 }
 
 /// Bytes as a bytes object.
